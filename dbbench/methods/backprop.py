@@ -1,0 +1,48 @@
+"""End-to-end backpropagation: the reference that every other method is measured against."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dbbench.methods.base import Method, Plan, StepReport
+from dbbench.networks.base import Options, State
+from dbbench.tasks.base import Batch
+
+
+class Backprop(Method):
+    """One forward through all layers, one backward, one update of everything."""
+
+    @classmethod
+    def split(cls, options: Options, depth: int) -> list[int]:
+        return [depth]
+
+    def prepare(self) -> None:
+        self.model = self.network
+        self.optimizers = [self.setting.optimizer.make({"all": self.model.parameters()})]
+
+    def step(self, batch: Batch, plan: Plan) -> StepReport:
+        (optimizer,) = self.optimizers
+        self.setting.optimizer.set_rate(optimizer, plan.fraction)
+        self.model.train()
+        with self.autocast():
+            loss = self.task.loss(self.logits(batch.inputs), batch.targets).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return StepReport(loss.detach(), self.layers_per_block[0], len(batch.targets))
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits [batch, classes] of the whole network."""
+        state = self.network.embed(inputs)
+        x = self.run_layers(state)
+        return self.network.head(self.network.read(x, state.context))
+
+    def run_layers(self, state: State) -> Tensor:
+        """Return x behind the last layer."""
+        return self.network.run(state, self.network.schedule())
+
+    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
+        self.model.eval()
+        with self.autocast():
+            logits = self.network(inputs)
+        return {"": logits.float().log_softmax(dim=-1)}

@@ -1,0 +1,131 @@
+"""Layer-wise greedy training with auxiliary heads (Bengio et al. 2006; Belilovsky et al. 2019, arXiv 1812.11446).
+
+Layers are trained in stages of k. A stage sees the output of the frozen stages before it, which run without a graph,
+and learns through its own head; when its share of the budget is spent it is frozen too. Only the stage in training
+holds gradients and optimizer state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dbbench.methods.base import Method, Plan, StepReport
+from dbbench.networks import base as networks
+from dbbench.networks.base import initialise
+from dbbench.tasks.base import Batch
+
+
+class Greedy(Method):
+    """Stages of ``layers_per_stage`` layers, each with its auxiliary head; the last stage's head is the network's."""
+
+    class Options(networks.Options):
+        layers_per_stage: Annotated[int, Field(ge=1)] = 1
+        ensemble: bool = False
+
+    @classmethod
+    def check(cls, options: networks.Options, depth: int) -> None:
+        assert isinstance(options, cls.Options)
+        if options.layers_per_stage > depth:
+            raise ValueError(f"layers_per_stage: {options.layers_per_stage} is more than the network's {depth} layers")
+
+    @classmethod
+    def split(cls, options: networks.Options, depth: int) -> list[int]:
+        assert isinstance(options, cls.Options)
+        k = options.layers_per_stage
+        return [min(k, depth - start) for start in range(0, depth, k)]
+
+    def prepare(self) -> None:
+        self.heads = nn.ModuleList(self.network.make_head() for _ in range(self.blocks - 1))
+        initialise(self.heads, self.setting.streams, "auxiliary_heads")
+        self.heads.to(self.setting.device, next(self.network.parameters()).dtype)
+        self.heads.append(self.network.head)
+        self.model = nn.ModuleDict({"network": self.network, "heads": self.heads})
+        self.optimizers = []
+        self._stage = -1
+        self._latest = 0
+
+    def plan(self, step: int, fraction: float) -> int:
+        return min(int(fraction * self.blocks), self.blocks - 1)
+
+    def rehearsal(self) -> list[tuple[int, bool]]:
+        # a stage never comes back, so each is warmed up and traced while the ones before it are frozen
+        return [(stage, traced) for stage in range(self.blocks) for traced in (False, True)]
+
+    def _indices(self, stage: int) -> list[int]:
+        start = sum(self.layers_per_block[:stage])
+        return self.network.schedule()[start : start + self.layers_per_block[stage]]
+
+    def _trained(self, stage: int) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield (name, parameter) of what ``stage`` trains: its layers, its head, and in the first the embedding."""
+        layers = {f"network.layers.{i}." for i in self._indices(stage)}
+        for name, parameter in self.model.named_parameters():
+            in_head = name.startswith(f"heads.{stage}.") or (
+                stage == self.blocks - 1 and name.startswith("network.head.")
+            )
+            embedding = stage == 0 and not name.startswith(("network.layers.", "network.head.", "heads."))
+            if in_head or embedding or any(name.startswith(prefix) for prefix in layers):
+                yield name, parameter
+
+    def may_change(self, plan: Plan) -> set[str]:
+        return {name for name, _ in self._trained(plan.block)}
+
+    def _enter(self, stage: int) -> None:
+        """Freeze everything but ``stage`` and start its optimizer; the one before is dropped with its state."""
+        trained = [parameter for _, parameter in self._trained(stage)]
+        self.model.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        self.optimizers = []
+        self.optimizers = [self.setting.optimizer.make({"stage": trained})]
+        self._stage, self._latest = stage, max(self._latest, stage)
+
+    def step(self, batch: Batch, plan: Plan) -> StepReport:
+        if plan.block != self._stage:
+            self._enter(plan.block)
+        (optimizer,) = self.optimizers
+        self.setting.optimizer.set_rate(optimizer, plan.block_fraction)
+        self.model.train()
+        with self.autocast():
+            with torch.set_grad_enabled(plan.block == 0):
+                state = self.network.embed(batch.inputs)
+                for stage in range(plan.block):
+                    state.x = self.network.run(state, self._indices(stage))
+            x = self.network.run(state, self._indices(plan.block))
+            logits = self.heads[plan.block](self.network.read(x, state.context))
+            loss = self.task.loss(logits, batch.targets).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return StepReport(loss.detach(), self.layers_per_block[plan.block], len(batch.targets))
+
+    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Return the last trained head's prediction as the method's own, each head's, and the heads' mean.
+
+        With the option ``ensemble`` the method's own is the mean of the heads' probabilities.
+        """
+        assert isinstance(self.options, self.Options)
+        self.model.eval()
+        ways: dict[str, Tensor] = {}
+        with self.autocast():
+            state = self.network.embed(inputs)
+            for stage in range(self._latest + 1):
+                state.x = self.network.run(state, self._indices(stage))
+                logits = self.heads[stage](self.network.read(state.x, state.context))
+                ways[f"head_{stage}"] = logits.float().log_softmax(dim=-1)
+        last = ways[f"head_{self._latest}"]
+        mean = torch.stack(list(ways.values())).logsumexp(dim=0) - torch.log(torch.tensor(float(len(ways))))
+        return {"": mean if self.options.ensemble else last, "ensemble": mean} | ways
+
+    def state(self) -> dict[str, object]:
+        return super().state() | {"stage": self._stage, "latest": self._latest}
+
+    def load(self, state: dict[str, object]) -> None:
+        if state["stage"] != -1:
+            self._enter(state["stage"])  # type: ignore[arg-type]
+        self._latest = state["latest"]  # type: ignore[assignment]
+        super().load(state)

@@ -1,0 +1,135 @@
+"""The contract of what is trained: a residual network that can be cut between any two of its layers.
+
+A block is a run of layers. A method needs nothing else: it embeds, runs the layers that it wants in the order of
+`Network.schedule`, reads features out, and puts a head on them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from dbbench.streams import Streams
+
+
+class Options(BaseModel):
+    """Options of a network, task or method: unknown keys and loose types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass
+class State:
+    """What flows through the layers: ``x`` of shape [batch, tokens, width], and what every layer may look at."""
+
+    x: Tensor
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """What a task tells a network about its inputs. ``sequence_length`` counts tokens of a text task."""
+
+    classes: int
+    channels: int | None = None
+    image_size: int | None = None
+    sequence_length: int | None = None
+
+
+class Network(nn.Module, ABC):
+    """A stack of residual layers with an embedding before it and a head behind it.
+
+    Everything outside ``layers`` is *shared*: under a block-wise method it belongs to every block.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    layers: nn.ModuleList
+    head: nn.Module
+    width: int
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls,
+        size: str,
+        shape: InputShape,
+        options: Options,
+        depth: int | None = None,
+        condition_width: int | None = None,
+    ) -> Self:
+        """Build the preset ``size`` for inputs of ``shape``; ``depth`` replaces the preset's number of layers.
+
+        With ``condition_width`` each layer and the head take a ``condition`` of shape [batch, condition_width], and
+        the target token comes from outside through `embed`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def preset(cls, size: str) -> dict[str, int]:
+        """Return the numbers of the preset ``size``, among them ``depth`` and ``width``; KeyError if unknown."""
+
+    @classmethod
+    @abstractmethod
+    def sizes(cls) -> Sequence[str]:
+        """Return the names of the presets."""
+
+    @abstractmethod
+    def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
+        """Turn a batch into tokens; ``target`` [batch, width] takes the place of the network's own read-out token."""
+
+    @abstractmethod
+    def read(self, x: Tensor, context: dict[str, Any]) -> Tensor:
+        """Return the features [batch, width] that a head works on."""
+
+    @abstractmethod
+    def make_head(self) -> nn.Module:
+        """Return a fresh head, final norm included: ``head(features, condition=None) → logits [batch, classes]``."""
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    def schedule(self) -> list[int]:
+        """Return the indices of the layers in the order they run (a recurrent network repeats its core's)."""
+        return list(range(len(self.layers)))
+
+    def run(self, state: State, indices: Sequence[int], condition: Tensor | None = None) -> Tensor:
+        """Run the layers ``indices`` on ``state`` and return x, of the same shape."""
+        x = state.x
+        for index in indices:
+            x = self.layers[index](x, state.context, condition)
+        return x
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits of the whole plain network."""
+        state = self.embed(inputs)
+        return self.head(self.read(self.run(state, self.schedule()), state.context))
+
+
+def initialise(module: nn.Module, streams: Streams, prefix: str = "") -> None:
+    """Fill every parameter from a stream keyed by its own name, so that one more module shifts no other's numbers.
+
+    A module with a method ``initialise_parameter(name, parameter, generator)`` decides for its own parameters;
+    elsewhere matrices get Glorot-uniform values (Glorot & Bengio 2010, eq. 16), norm weights one, the rest zero.
+    """
+    for module_name, owner in module.named_modules():
+        rule: Callable[[str, Tensor, torch.Generator], None] = getattr(owner, "initialise_parameter", _default_rule)
+        for name, parameter in owner.named_parameters(recurse=False):
+            full_name = ".".join(part for part in (prefix, module_name, name) if part)
+            with torch.no_grad():
+                rule(name, parameter, streams.generator("initialise", full_name))
+
+
+def _default_rule(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    if parameter.dim() >= 2:
+        nn.init.xavier_uniform_(parameter, generator=generator)
+    elif name == "weight":
+        parameter.fill_(1.0)
+    else:
+        parameter.zero_()

@@ -1,0 +1,58 @@
+"""Logistic regression on the raw inputs: the row that any trained network has to beat."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from dbbench.errors import BadInput
+from dbbench.networks import base
+from dbbench.networks.base import InputShape, State
+
+
+class _Readout(nn.Linear):
+    def forward(self, features: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        return super().forward(features)
+
+
+class LinearClassifier(base.Network):
+    """Multinomial logistic regression on flattened pixels; it has no layers to update, only its head."""
+
+    def __init__(self, shape: InputShape) -> None:
+        super().__init__()
+        if shape.image_size is None or shape.channels is None:
+            raise BadInput("network.name: 'linear' takes images, and this task has none")
+        self.width, self.classes = shape.channels * shape.image_size**2, shape.classes
+        self.layers = nn.ModuleList()
+        self.head = self.make_head()
+
+    @classmethod
+    def build(
+        cls,
+        size: str,
+        shape: InputShape,
+        options: base.Options,
+        depth: int | None = None,
+        condition_width: int | None = None,
+    ) -> Self:
+        if depth or condition_width:
+            raise BadInput("network.name: 'linear' has no layers, so neither a depth nor blocks")
+        return cls(shape)
+
+    @classmethod
+    def preset(cls, size: str) -> dict[str, int]:
+        return {"depth": 0}
+
+    @classmethod
+    def sizes(cls) -> tuple[str, ...]:
+        return ("tiny",)
+
+    def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
+        return State(inputs.flatten(1))
+
+    def read(self, x: Tensor, context: dict[str, Any]) -> Tensor:
+        return x
+
+    def make_head(self) -> nn.Module:
+        return _Readout(self.width, self.classes)

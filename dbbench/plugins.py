@@ -1,0 +1,58 @@
+"""Finds methods, tasks and networks by name: our own, an installed package's entry point, or a dotted path.
+
+A stranger's method needs no change here: a suite names it ``my_package.methods:MyMethod``, or the package
+declares an entry point in the group ``dbbench.methods`` (``dbbench.tasks``, ``dbbench.networks``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from dbbench.errors import BadInput, did_you_mean
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "methods": {
+        "backprop": "dbbench.methods.backprop:Backprop",
+        "checkpointing": "dbbench.methods.checkpointing:Checkpointing",
+        "greedy": "dbbench.methods.greedy:Greedy",
+        "diffusion_blocks": "dbbench.methods.diffusion_blocks:DiffusionBlocks",
+    },
+    "tasks": {
+        "digits": "dbbench.tasks.image_classification:Digits",
+        "fashion_mnist_10k": "dbbench.tasks.image_classification:FashionMnist10k",
+        "fashion_mnist": "dbbench.tasks.image_classification:FashionMnist",
+        "cifar10": "dbbench.tasks.image_classification:Cifar10",
+        "cifar100": "dbbench.tasks.image_classification:Cifar100",
+        "image_dataset": "dbbench.tasks.image_classification:ImageDataset",
+    },
+    "networks": {
+        "vit": "dbbench.networks.vit:ViT",
+        "linear": "dbbench.networks.linear:LinearClassifier",
+    },
+}
+
+
+def known(group: str) -> dict[str, str]:
+    """Return ``{name: "module:attribute"}`` of ``group``: ours and those of installed packages."""
+    installed = {e.name: e.value for e in entry_points(group=f"dbbench.{group}")}
+    return installed | BUILT_IN[group]
+
+
+def find(group: str, name: str, where: str) -> Any:
+    """Import what ``name`` stands for in ``group`` (``methods``, ``tasks`` or ``networks``).
+
+    ``where`` (file and key) opens the message of the `BadInput` raised when there is nothing of that name.
+    """
+    table = known(group)
+    path = table.get(name, name)
+    module_name, colon, attribute = path.partition(":")
+    if not colon:
+        raise BadInput(f"{where}: unknown {group[:-1]} '{name}'{did_you_mean(name, table)}")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except ImportError as error:
+        raise BadInput(f"{where}: cannot import '{path}': {error}") from error
+    except AttributeError as error:
+        raise BadInput(f"{where}: module '{module_name}' has no '{attribute}'") from error

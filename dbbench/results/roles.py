@@ -1,0 +1,29 @@
+"""The vocabulary of a memory ledger: what a byte is for, and when in a step it was made.
+
+``ROLES`` is the order of the columns and of the stack in every figure. The roles partition the live bytes, so
+their sum at any instant is the total; the definitions are printed in every report (`dbbench.report.definitions`).
+"""
+
+from __future__ import annotations
+
+ROLES = (
+    "parameters",
+    "gradients",
+    "optimizer",
+    "activations",
+    "weight_casts",
+    "temporaries",
+    "buffers",
+    "inputs",
+    "ema",
+    "retained",
+    "other",
+)
+
+#: Roles given by the identity of a storage, strongest first: a storage keeps the strongest one it ever had.
+IDENTITY_ROLES = ("parameters", "optimizer", "gradients", "ema", "buffers", "inputs", "other")
+
+#: ``setup`` is everything before the first step; ``swap`` is a residency transfer; ``inference`` a prediction.
+PHASES = ("setup", "swap", "forward", "backward", "recompute", "optimizer", "inference")
+
+STATUSES = ("ok", "failed", "out_of_memory", "timeout", "killed", "interrupted")

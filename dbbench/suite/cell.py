@@ -1,0 +1,90 @@
+"""A cell: one variant of a suite at one seed and one point of the grid, with everything resolved but defaults of
+the method, task and network themselves (their own rooms fill those in)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Strict = ConfigDict(extra="forbid", strict=True)
+Number = Annotated[float, Field(strict=False)]
+
+
+class TaskChoice(BaseModel):
+    """A task by name, and that task's own options beside it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    name: str
+
+
+class NetworkChoice(BaseModel):
+    """A network by name and size; ``depth`` is the dial, ``None`` takes the preset's; other keys are its options."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    name: str
+    size: str = "tiny"
+    depth: Annotated[int, Field(ge=1)] | None = None
+
+
+class OptimizerChoice(BaseModel):
+    """AdamW with its implementation pinned, and the learning rate's course over the budget.
+
+    The rate rises linearly over the first ``warmup`` (a fraction of the budget), then follows ``schedule`` down to
+    ``final_fraction`` of ``lr``.
+    """
+
+    model_config = Strict
+    name: Literal["adamw"] = "adamw"
+    implementation: Literal["fused", "foreach", "single"] = "fused"
+    lr: Annotated[float, Field(gt=0, le=10, strict=False)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.999
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
+    final_fraction: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.0
+
+
+class Budget(BaseModel):
+    """What every variant has equal. ``value`` counts layer updates, samples, FLOPs or seconds."""
+
+    model_config = Strict
+    kind: Literal["layer_updates", "samples", "flops", "seconds"]
+    value: Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
+
+
+class Cell(BaseModel):
+    """One process's work. ``options`` are the method's own, as the suite gives them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    suite: str
+    variant: str
+    method: str
+    options: dict[str, Any]
+    task: TaskChoice
+    network: NetworkChoice
+    optimizer: OptimizerChoice
+    precision: Literal["fp32", "bf16", "autocast_bf16"]
+    budget: Budget
+    batch_size: int
+    seed: int
+    threads: int
+    evaluations: int
+    timeout_seconds: float
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def config_hash(self, dataset_sha256: str, torch_version: str, schema_version: int, device_class: str) -> str:
+        """Return 16 hex digits that name this cell's results.
+
+        They cover all that can change a deterministic figure: the cell, its data, torch's minor version, the class
+        of the device and the record's schema. The suite's name, its timeout and the number of threads' neighbours
+        do not enter.
+        """
+        minor = ".".join(torch_version.split("+")[0].split(".")[:2])
+        body = self.model_dump(mode="json", exclude={"suite", "timeout_seconds"})
+        parts = [body, dataset_sha256, minor, schema_version, device_class]
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
