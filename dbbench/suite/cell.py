@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Strict = ConfigDict(extra="forbid", strict=True)
-Number = Annotated[float, Field(strict=False)]
 
 
 class TaskChoice(BaseModel):
@@ -39,13 +38,13 @@ class OptimizerChoice(BaseModel):
     model_config = Strict
     name: Literal["adamw"] = "adamw"
     implementation: Literal["fused", "foreach", "single"] = "fused"
-    lr: Annotated[float, Field(gt=0, le=10, strict=False)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.01
-    beta1: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.999
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     schedule: Literal["constant", "cosine"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
-    final_fraction: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.0
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
+    final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Budget(BaseModel):
@@ -53,7 +52,7 @@ class Budget(BaseModel):
 
     model_config = Strict
     kind: Literal["layer_updates", "samples", "flops", "seconds"]
-    value: Annotated[float, Field(gt=0, strict=False, allow_inf_nan=False)]
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Cell(BaseModel):

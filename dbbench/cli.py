@@ -1,0 +1,224 @@
+"""The command line: one short function a verb, which composes the rooms that the verb needs.
+
+Whatever is heavy is imported inside the verb, so that ``dbbench --help`` imports no torch, pandas or matplotlib.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dbbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dbbench.suite.cell import Cell
+
+
+class _Verbs(TyperGroup):
+    """Turns what ends a verb early into its exit status: 2 for bad input, with one line, and 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            typer.echo(f"dbbench: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("dbbench: interrupted", err=True)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    help="Measures what memory-efficient training methods cost and what they learn.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Device(StrEnum):
+    """Where a cell trains; ``auto`` is CUDA where torch sees it."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@app.command()
+def run(
+    suites: Annotated[list[str], typer.Argument(metavar="SUITE", help="A suite file, or a shipped suite's name.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/<suite>]")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite; repeatable.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="FILTER", help="Cells to run: method=a,b,seed=0.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what each cell would train.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time. [default: 2 on CPU, 1 on CUDA]")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Also write a torch.profiler trace per method.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Redo the cells that are already there.")] = False,
+) -> None:
+    """Train and measure a suite's cells, then report.
+
+    Only those cells run that the run's folder does not hold yet.
+    """
+    chosen = _choose_device(device, dry_run)
+    plans = [_plan(suite, settings or [], only, chosen) for suite in suites]
+    if dry_run:
+        for where, cells in plans:
+            _print_plan(where, cells)
+        return
+    folders = [_folder(out, cells[0].suite, len(plans)) for _, cells in plans]
+    if len(set(folders)) < len(folders):
+        raise BadInput("two of the suites have the same name, so they would share a folder; run them one by one")
+
+    from dbbench.harness.scheduler import run_suite
+
+    status = 0
+    for (where, cells), folder in zip(plans, folders, strict=True):
+        status = max(
+            status,
+            run_suite(
+                cells,
+                suite_name=cells[0].suite,
+                suite_file=where,
+                out=folder,
+                jobs=jobs,
+                fresh=fresh,
+                trace=trace,
+                console=_console(),
+            ),
+        )
+    raise typer.Exit(status)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")]) -> None:
+    """Rebuild a run's tables and figures from its folder."""
+    from dbbench.report.summary import print_summary, write_report
+
+    for problem in write_report(run):
+        typer.echo(f"dbbench: {problem}", err=True)
+    print_summary(run, _console())
+
+
+@app.command(name="list")
+def list_all() -> None:
+    """List the methods, tasks, networks and suites."""
+    from rich.table import Table
+
+    from dbbench.suite.load import shipped_suites
+
+    table = Table("kind", "name", "what it is", box=None, pad_edge=False)
+    for group in ("methods", "tasks", "networks"):
+        for name, summary in _summaries(group):
+            table.add_row(group[:-1], name, summary)
+    for name, path in shipped_suites().items():
+        table.add_row("suite", name, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "))
+    _console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can measure.
+
+    What is missing stands with the command that installs it. The status is 1 if the default suite cannot run.
+    """
+    from rich.table import Table
+
+    from dbbench.doctor import examine
+
+    table = Table("", "what", "found", "to mend it", box=None, pad_edge=False)
+    findings = examine()
+    for finding in findings:
+        table.add_row(finding.state, finding.what, finding.found, finding.remedy)
+    _console().print(table)
+    raise typer.Exit(1 if any(finding.state == "broken" for finding in findings) else 0)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=160)
+
+
+def _choose_device(device: Device, dry_run: bool) -> Any:
+    """Return ``cpu`` or ``cuda``; a dry run may ask for a device that is not here."""
+    if device is Device.cpu or (dry_run and device is Device.cuda):
+        return device.value
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device is Device.cuda:
+        raise BadInput(f"--device cuda: torch {torch.__version__} sees no CUDA device here (dbbench doctor says more)")
+    return "cpu"
+
+
+def _plan(reference: str, settings: list[str], only: str | None, device: Any) -> tuple[str, list[Cell]]:
+    """Return the name of a suite's file and its cells, all checked before any of them runs."""
+    from dbbench.harness.resolve import resolve
+    from dbbench.suite.expand import expand
+    from dbbench.suite.load import load_suite
+    from dbbench.suite.overrides import select, with_settings
+    from dbbench.suite.schema import Suite, check
+
+    raw, where = load_suite(reference)
+    suite = check(Suite, raw, where)
+    described = where
+    if settings:
+        described = f"{where} with {' '.join(f'--set {setting}' for setting in settings)}"
+        suite = check(Suite, with_settings(raw, settings), described)
+    cells = expand(suite, device, described)
+    resolve(cells, described)
+    return where, cells if only is None else select(cells, only)
+
+
+def _folder(out: Path | None, suite: str, suites_count: int) -> Path:
+    if out is None:
+        return Path("runs") / suite
+    return out / suite if suites_count > 1 else out
+
+
+def _print_plan(where: str, cells: list[Cell]) -> None:
+    """Print a row for each set of cells that differ in their seed alone."""
+    from rich.table import Table
+
+    from dbbench.harness.resolve import describe
+
+    seeds: dict[str, list[int]] = {}
+    firsts: dict[str, Cell] = {}
+    for cell in cells:
+        key = cell.model_dump_json(exclude={"seed"})
+        firsts.setdefault(key, cell)
+        seeds.setdefault(key, []).append(cell.seed)
+    rows = [describe(cell) | {"seeds": ", ".join(map(str, seeds[key]))} for key, cell in firsts.items()]
+    table = Table(*rows[0], title=f"{where}: {len(cells)} cells", box=None, pad_edge=False, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    _console().print(table)
+
+
+def _summaries(group: str) -> list[tuple[str, str]]:
+    """Return the name and the first docstring line of everything in a plugin group; a broken one says why."""
+    import inspect
+
+    from dbbench.plugins import find, known
+
+    found = []
+    for name in sorted(known(group)):
+        try:
+            summary = (inspect.getdoc(find(group, name, group)) or "").partition("\n")[0]
+        except BadInput as error:
+            summary = str(error)
+        found.append((name, summary))
+    return found
