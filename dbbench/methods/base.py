@@ -58,12 +58,14 @@ class Method(ABC):
     """One way to train a network.
 
     A subclass sets up ``self.model`` (a module that holds *every* parameter) and ``self.optimizers`` in `prepare`.
-    ``blocks`` is the number of things that can be the active one; end-to-end methods have one.
+    ``blocks`` is the number of things that can be the active one; end-to-end methods have one. ``staged`` says that
+    blocks are trained one after another, an equal share of the budget each, and never again.
     """
 
     Options: ClassVar[type[Options]] = Options
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
+    staged: ClassVar[bool] = False
     blocks: int = 1
     layers_per_block: list[int]
     residency: str = "all"
@@ -94,7 +96,7 @@ class Method(ABC):
 
     def plan(self, step: int, fraction: float) -> int:
         """Return the block that is active at ``step``, when ``fraction`` of the budget is spent."""
-        return 0
+        return min(int(fraction * self.blocks), self.blocks - 1)
 
     @abstractmethod
     def step(self, batch: Batch, plan: Plan) -> StepReport:
@@ -117,7 +119,13 @@ class Method(ABC):
         return []
 
     def rehearsal(self) -> list[tuple[int, bool]]:
-        """Return (block, traced?) of the steps that show every cost: all blocks warm first, then each traced once."""
+        """Return (block, traced?) of the steps that show every cost.
+
+        Every block is warmed up before any is traced, so that all optimizer state is there; a stage, which never
+        comes back, is traced while the ones behind it have not begun.
+        """
+        if self.staged:
+            return [(block, traced) for block in range(self.blocks) for traced in (False, True)]
         return [(block, False) for block in range(self.blocks)] + [(block, True) for block in range(self.blocks)]
 
     @property

@@ -27,6 +27,8 @@ class Greedy(Method):
         layers_per_stage: Annotated[int, Field(ge=1)] = 1
         ensemble: bool = False
 
+    staged = True
+
     @classmethod
     def check(cls, options: networks.Options, depth: int) -> None:
         assert isinstance(options, cls.Options)
@@ -42,19 +44,13 @@ class Greedy(Method):
     def prepare(self) -> None:
         self.heads = nn.ModuleList(self.network.make_head() for _ in range(self.blocks - 1))
         initialise(self.heads, self.setting.streams, "auxiliary_heads")
-        self.heads.to(self.setting.device, next(self.network.parameters()).dtype)
+        example = next(self.network.parameters())
+        self.heads.to(example.device, example.dtype)
         self.heads.append(self.network.head)
         self.model = nn.ModuleDict({"network": self.network, "heads": self.heads})
         self.optimizers = []
         self._stage = -1
         self._latest = 0
-
-    def plan(self, step: int, fraction: float) -> int:
-        return min(int(fraction * self.blocks), self.blocks - 1)
-
-    def rehearsal(self) -> list[tuple[int, bool]]:
-        # a stage never comes back, so each is warmed up and traced while the ones before it are frozen
-        return [(stage, traced) for stage in range(self.blocks) for traced in (False, True)]
 
     def _indices(self, stage: int) -> list[int]:
         start = sum(self.layers_per_block[:stage])
