@@ -1,0 +1,227 @@
+"""Runs a suite's cells, a process each, so that one cell's peak, crash or hang is nobody else's.
+
+The order of a run: name every cell, take the folder, work off what has no ``ok`` record yet, time the variants
+against each other with the machine to themselves, then write the report from the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from dbbench.harness.child import Child, Outcome, Work
+from dbbench.harness.display import Display, show
+from dbbench.harness.folder import (
+    Job,
+    check_folder,
+    failed_record,
+    first_seeds,
+    identify,
+    locked,
+    log_name,
+    run_facts,
+    with_earlier,
+)
+from dbbench.harness.resolve import resolve
+from dbbench.results.store import RunFolder
+from dbbench.suite.cell import Cell
+
+TICK_SECONDS = 0.05
+
+
+def run_suite(
+    cells: list[Cell],
+    *,
+    suite_name: str,
+    suite_file: str,
+    out: Path,
+    jobs: int | None,
+    fresh: bool,
+    trace: bool,
+    console: Console,
+) -> int:
+    """Run what is missing of ``cells`` in folder ``out`` and report on all of them.
+
+    ``jobs`` is the number of processes at once (``None``: as many as the cores allow on CPU, one on CUDA). Returns
+    the exit status: 0 fine, 1 a cell did not end well, 130 interrupted. Raises `BadInput` before anything is written
+    where the cells cannot be run or the folder cannot be used.
+    """
+    check_folder(out)
+    resolve(cells, suite_file)
+    named = identify(cells)
+    with locked(out), Interrupt() as interrupt:
+        try:
+            run = _Run(named, out, _at_once(cells, jobs), console, interrupt)
+            run.begin(run_facts(named, suite_name, suite_file), fresh)
+            run.work_off_cells()
+            run.time_variants()
+            if trace:
+                run.profile_variants()
+            run.report()
+        except KeyboardInterrupt:
+            return 130
+        if interrupt.asked:
+            return 130
+        return 0 if len(run.finished()) == len(named) else 1
+
+
+def _at_once(cells: list[Cell], jobs: int | None) -> int:
+    if jobs is not None:
+        return jobs
+    if any(cell.device == "cuda" for cell in cells):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(cell.threads for cell in cells))
+
+
+class Interrupt:
+    """While entered, the first Ctrl-C or SIGTERM sets ``asked``; the second one is a KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Interrupt:
+        # Only the main thread may set handlers; elsewhere whoever runs that thread decides.
+        ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._before = [(number, signal.signal(number, self._take)) for number in ours]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def work_off(
+    works: list[Work], folder: Path, at_once: int, display: Display, interrupt: Interrupt
+) -> Iterator[tuple[Work, Outcome]]:
+    """Run ``works`` in order, ``at_once`` at a time, giving each with its outcome as it ends.
+
+    After an interrupt nothing new starts and what runs ends as ``interrupted``. No child outlives this generator.
+    """
+    waiting = deque(works)
+    children: list[Child] = []
+    try:
+        while children or (waiting and not interrupt.asked):
+            while waiting and len(children) < at_once and not interrupt.asked:
+                children.append(Child(waiting.popleft(), folder))
+                display.started(children[-1].work.name, children[-1].work.label)
+            time.sleep(TICK_SECONDS)
+            for child in list(children):
+                for progress in child.read():
+                    display.progressed(child.work.name, progress)
+                if interrupt.asked:
+                    child.stop("interrupted", "interrupted before it was finished")
+                if outcome := child.ended():
+                    children.remove(child)
+                    yield child.work, outcome
+    finally:
+        for child in children:
+            child.kill()
+
+
+class _Run:
+    """One command's work on one folder, pass by pass."""
+
+    def __init__(self, jobs: list[Job], out: Path, at_once: int, console: Console, interrupt: Interrupt) -> None:
+        self._jobs, self._out, self._at_once, self._console, self._interrupt = jobs, out, at_once, console, interrupt
+        self._store = RunFolder(out)
+        self._any_new = False
+
+    def finished(self) -> list[Job]:
+        """Return the jobs whose record is there and says ``ok``."""
+        done = self._store.finished()
+        return [job for job in self._jobs if job.config_hash in done]
+
+    def begin(self, facts: dict[str, Any], fresh: bool) -> None:
+        """Clear what a kill or ``fresh`` makes void, warn of a mix, and write ``run.json``."""
+        for torn in self._out.glob("**/.*.tmp"):
+            torn.unlink()
+        before = self._store.read_run()
+        if fresh:
+            for job in self._jobs:
+                for room in ("records", "timing"):
+                    (self._out / room / f"{job.config_hash}.json").unlink(missing_ok=True)
+        elif before.get("git_commit") != facts["git_commit"] and before and self.finished():
+            self._warn(
+                f"{self._out}: its cells were run at commit {before.get('git_commit')}, this is "
+                f"{facts['git_commit']}; they are kept (--fresh redoes them)"
+            )
+        self._store.write_run(with_earlier(facts, before))
+
+    def work_off_cells(self) -> None:
+        """Run every cell that has no ``ok`` record; one that does not end well leaves a record that says how."""
+        done = {job.config_hash for job in self.finished()}
+        works = [
+            Work("cell", (job,), job.label, job.config_hash, job.cell.timeout_seconds)
+            for job in self._jobs
+            if job.config_hash not in done
+        ]
+        if done:
+            self._console.print(f"{len(done)} of {len(self._jobs)} cells are finished already", highlight=False)
+        with show(self._console, len(works)) as display:
+            for work, outcome in work_off(works, self._out, self._at_once, display, self._interrupt):
+                outcome = self._settled(work.jobs[0], outcome)
+                display.ended(work.name, outcome.status, outcome.error)
+                self._any_new = True
+
+    def _settled(self, job: Job, outcome: Outcome) -> Outcome:
+        """Let the folder decide: a cell is done when its record is there, whatever became of its process after."""
+        if job.config_hash in self._store.finished():
+            return Outcome("ok")
+        if outcome.status == "ok":
+            outcome = Outcome("failed", f"ended without a record; see {log_name(job.config_hash)}")
+        self._store.write_record(failed_record(job, outcome.status, outcome.error or ""))
+        return outcome
+
+    def time_variants(self) -> None:
+        """Time the variants against each other, alone on the machine, unless nothing is new since the last time."""
+        jobs = first_seeds(self.finished())
+        timed = {timing.config_hash for timing in self._store.read_timings()[0]}
+        if not jobs or not (self._any_new or {job.config_hash for job in jobs} - timed):
+            return
+        limit = sum(job.cell.timeout_seconds for job in jobs)
+        self._extra([Work("timing", tuple(jobs), "timing pass", "timing", limit)])
+
+    def profile_variants(self) -> None:
+        """Leave a profiler's trace of each variant, from a process of its own so that no measured cell is traced."""
+        works = []
+        for job in first_seeds(self.finished()):
+            # a variant's label is fit for a file's name; only a grid of depths repeats it
+            target = self._out / "profiler" / f"{job.cell.variant}{job.grid_point}"
+            label = f"profile of {job.label}"
+            works.append(Work("profile", (job,), label, f"profile-{job.config_hash}", job.cell.timeout_seconds, target))
+        self._extra(works)
+
+    def _extra(self, works: list[Work]) -> None:
+        """Run what adds to a run but cannot fail it: one at a time, a failure is a warning."""
+        with show(self._console, len(works)) as display:
+            for work, outcome in work_off(works, self._out, 1, display, self._interrupt):
+                display.ended(work.name, outcome.status, outcome.error)
+                if outcome.error and not self._interrupt.asked:
+                    self._warn(f"the {work.label} is missing; see {log_name(work.name)}")
+
+    def report(self) -> None:
+        """Write the report from the folder and print its table."""
+        from dbbench.report.summary import print_summary, write_report  # matplotlib: only now is it needed
+
+        for problem in write_report(self._out):
+            self._warn(problem)
+        print_summary(self._out, self._console)
+
+    def _warn(self, text: str) -> None:
+        self._console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)
