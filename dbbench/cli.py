@@ -166,7 +166,6 @@ def _choose_device(device: Device, dry_run: bool) -> Any:
 
 def _plan(reference: str, settings: list[str], only: str | None, device: Any) -> tuple[str, list[Cell]]:
     """Return the name of a suite's file and its cells, all checked before any of them runs."""
-    from dbbench.harness.resolve import resolve
     from dbbench.suite.expand import expand
     from dbbench.suite.load import load_suite
     from dbbench.suite.overrides import select, with_settings
@@ -179,6 +178,9 @@ def _plan(reference: str, settings: list[str], only: str | None, device: Any) ->
         described = f"{where} with {' '.join(f'--set {setting}' for setting in settings)}"
         suite = check(Suite, with_settings(raw, settings), described)
     cells = expand(suite, device, described)
+
+    from dbbench.harness.resolve import resolve  # imports torch: a suite that is wrong in itself needs no wait
+
     resolve(cells, described)
     return where, cells if only is None else select(cells, only)
 
@@ -202,10 +204,14 @@ def _print_plan(where: str, cells: list[Cell]) -> None:
         firsts.setdefault(key, cell)
         seeds.setdefault(key, []).append(cell.seed)
     rows = [describe(cell) | {"seeds": ", ".join(map(str, seeds[key]))} for key, cell in firsts.items()]
-    table = Table(*rows[0], title=f"{where}: {len(cells)} cells", box=None, pad_edge=False, title_justify="left")
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), overflow="fold")  # spaces let a heading wrap, and nothing is cut
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    _console().print(table)
+    console = _console()
+    console.print(f"{where}: {len(cells)} cells")
+    console.print(table)
 
 
 def _summaries(group: str) -> list[tuple[str, str]]:

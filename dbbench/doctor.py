@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -29,12 +30,12 @@ NEEDED = {
 }
 #: Libraries some runs use: module, what pip calls it, what for.
 EXTRAS = (
-    ("sklearn", "scikit-learn", "the digits task, which the smoke suite trains on"),
-    ("scipy", "scipy", "tests of the sampler against an independent solver"),
+    ("sklearn", "scikit-learn", "the digits task (extra test)"),
+    ("scipy", "scipy", "tests of the sampler against another solver (extra test)"),
     ("datasets", "datasets", "the image_dataset task (extra data)"),
     ("tensorboard", "tensorboard", "showing the traces of run --trace (extra trace)"),
     ("torch_tb_profiler", "torch-tb-profiler", "TensorBoard's view of those traces (extra trace)"),
-    ("pkg_resources", "'setuptools<81'", "what torch-tb-profiler imports (extra trace)"),
+    ("pkg_resources", "setuptools<81", "what torch-tb-profiler imports (extra trace)"),
     ("pytest", "pytest", "the tests (extra test)"),
 )
 
@@ -153,6 +154,6 @@ def _data() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     for module, package, purpose in EXTRAS:
         if find_spec(module) is None:
-            yield Finding("missing", package, f"for {purpose}", f"pip install {package}")
+            yield Finding("missing", package, f"for {purpose}", f"pip install {shlex.quote(package)}")
         else:
             yield Finding("ok", package, f"for {purpose}")

@@ -48,20 +48,23 @@ def _at(suite: Suite, point: tuple[int, ...], where: str) -> Suite:
     for (key, values), index in zip(suite.grid.items(), point, strict=True):
         first, *rest = key.split(".")
         if first not in GRID_KEYS:
-            raise BadInput(f"{where}: grid.{key}: cannot be a key of the grid{did_you_mean(first, GRID_KEYS)}")
+            hint = (
+                f"; it takes {', '.join(GRID_KEYS)}" if first in Suite.model_fields else did_you_mean(first, GRID_KEYS)
+            )
+            raise BadInput(f"{where}: grid.{key}: cannot be a key of the grid{hint}")
         if first == "methods" and len(rest) < 2:
             raise BadInput(f"{where}: grid.{key}: name an option, as in methods.LABEL.OPTION")
         raw = with_value(raw, key, values[index], f"{where}: grid.{key}")
-    return check(Suite, raw, where, "grid: ") if point else suite
+    return check(Suite, raw, where, "grid") if point else suite
 
 
 def _resolve(suite: Suite, label: str, where: str) -> dict[str, Any]:
     """Return the fields of one variant's cells, all but its name, seed and device."""
-    here = f"methods.{label}."
+    here = f"methods.{label}"
     options = dict(suite.methods[label])
     method = options.pop("method", label)
     if not isinstance(method, str):
-        raise BadInput(f"{where}: {here}method: must be the name or the dotted path of a method, not {method!r}")
+        raise BadInput(f"{where}: {here}.method: must be the name or the dotted path of a method, not {method!r}")
     merged = suite.model_dump(include=set(Shared.model_fields), exclude_unset=True)
     for key in Shared.model_fields:
         if key in options:

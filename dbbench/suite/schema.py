@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -19,8 +19,10 @@ def _no_repeats(values: list[Any]) -> list[Any]:
 
 
 #: No dot: a label is one part of a dotted key, and a dot in ``variant`` starts what the grid added to it.
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=80)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+LABEL_RULE = "must be 1 to 80 letters, digits, '_' and '-'"
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+GridValues = Annotated[list[Any], Field(min_length=1, max_length=1000), AfterValidator(_no_repeats)]
 
 
 class Shared(BaseModel):
@@ -45,16 +47,17 @@ class Suite(Shared):
     evaluations: Annotated[int, Field(ge=1)] = 10
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600
     methods: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]
-    grid: dict[str, Annotated[list[Any], Field(min_length=1, max_length=1000), AfterValidator(_no_repeats)]] = {}
+    grid: Annotated[dict[str, GridValues], Field(min_length=1)] = {}
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def check(model: type[Model], raw: Mapping[str, Any], where: str, prefix: str = "") -> Model:
+def check(model: type[Model], raw: Mapping[str, Any], where: str, prefix: str = "", also: Iterable[str] = ()) -> Model:
     """Return ``raw`` as a ``model``, or raise `BadInput` with the first error.
 
-    ``where`` (the file) opens the line, and ``prefix`` the key in it.
+    ``where`` (the file) opens the line; ``prefix`` is the dotted key under which the file has ``raw``, and
+    ``also`` the keys that are valid there beside the model's own, for the nearest name to an unknown one.
     """
     try:
         return model.model_validate(raw)
@@ -62,29 +65,34 @@ def check(model: type[Model], raw: Mapping[str, Any], where: str, prefix: str = 
         # A misspelt required key is both missing and unknown; only the second says how to mend it.
         errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise BadInput(f"{where}: {prefix}{_one_line(model, errors[0])}{more}") from error
+        raise BadInput(f"{where}: {_one_line(model, errors[0], prefix, also)}{more}") from error
 
 
-def _one_line(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+def _one_line(model: type[BaseModel], error: Mapping[str, Any], prefix: str, also: Iterable[str]) -> str:
     loc = error["loc"]
+    key = _dotted((prefix, *loc))
     if loc and loc[-1] == "[key]":
-        return f"{_dotted(loc[:-2])}: the label {_shown(error['input'])} may hold only letters, digits, '_' and '-'"
+        key = _dotted((prefix, *loc[:-2]))
+        return f"{key}: the label {_shown(error['input'])} {LABEL_RULE}"
     match error["type"]:
         case "extra_forbidden":
-            return f"{_dotted(loc)}: unknown key{did_you_mean(str(loc[-1]), _fields_at(model, loc[:-1]))}"
+            known = _fields_at(model, loc[:-1]) if len(loc) > 1 else [*model.model_fields, *also]
+            return f"{key}: unknown key{did_you_mean(str(loc[-1]), known)}"
         case "missing":
-            return f"{_dotted(loc)}: is missing"
+            return f"{key}: is missing"
         case "model_type" | "dict_type":
-            return f"{_dotted(loc)}: must be a mapping ({{}} for an empty one), not {_shown(error['input'])}"
+            return f"{key}: must be a mapping ({{}} for an empty one), not {_shown(error['input'])}"
         case "value_error":
-            return f"{_dotted(loc)}: {error['msg'].removeprefix('Value error, ')}"
+            return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+        case "string_pattern_mismatch":
+            return f"{key}: {_shown(error['input'])} {LABEL_RULE}"
         case "too_short":
-            return f"{_dotted(loc)}: must not be empty"
-    return f"{_dotted(loc)}: {error['msg'].replace('Input should', 'must')}, not {_shown(error['input'])}"
+            return f"{key}: must not be empty"
+    return f"{key}: {error['msg'].replace('Input should', 'must')}, not {_shown(error['input'])}"
 
 
 def _dotted(loc: tuple[str | int, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc if part != "").lstrip(".")
 
 
 def _shown(value: Any) -> str:
@@ -93,9 +101,10 @@ def _shown(value: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """Return the names of the fields of the model that ``loc`` leads to."""
+    """Return the names of the fields of the model that ``loc`` leads to, none where it leads into a list or a union."""
     for part in loc:
-        annotation = model.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        annotation = model.model_fields[str(part)].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
         model = annotation
     return list(model.model_fields)
