@@ -33,7 +33,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -54,11 +54,22 @@ Positive = Annotated[float, Field(gt=0, strict=False)]
 
 
 class TargetTable(nn.Module):
-    """The embeddings e_k of the classes, [classes, width]; rows start with norm about 1."""
+    """The embeddings e_k of the classes, [classes, width]; rows start with norm about ``norm``.
 
-    def __init__(self, classes: int, width: int) -> None:
+    ``norm`` is a tensor because autograd would keep a Python number as one that no ledger sees made.
+    """
+
+    norm: Tensor
+
+    def __init__(self, classes: int, width: int, norm: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(classes, width))
+        self.register_buffer("norm", torch.tensor(norm))
+
+    def forward(self, raw: bool = False) -> Tensor:
+        """Return e_k, [classes, width]: rows of norm ``norm``, or as they were learnt for ``raw``."""
+        weight = self.weight.float()
+        return self.norm * (weight if raw else F.normalize(weight, dim=-1))
 
     def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         """Rows are normal with standard deviation 1/√width."""
@@ -140,7 +151,8 @@ class DiffusionBlocks(Method):
         self.sigmas = inference_sigmas(self.law, self.intervals, o.inference_steps or self.blocks, o.inference_grid)
         condition_width = self.condition_width(o, network.width)
         assert condition_width is not None
-        front = Front(network, NoiseEmbedding(condition_width), TargetTable(self.task.shape.classes, network.width))
+        table = TargetTable(self.task.shape.classes, network.width, o.target_scale)
+        front = Front(network, NoiseEmbedding(condition_width), table)
         initialise(front.noise, self.setting.streams, "noise")
         initialise(front.targets, self.setting.streams, "targets")
         example = next(network.parameters())
@@ -178,7 +190,7 @@ class DiffusionBlocks(Method):
         return self.network.schedule()[start : start + self.layers_per_block[block]]
 
     def _front(self, block: int) -> Front:
-        return self.fronts[block if self.options.shared == "per_block" else 0]  # type: ignore[return-value]
+        return cast(Front, self.fronts[block if self.options.shared == "per_block" else 0])
 
     def plan(self, step: int, fraction: float) -> int:
         """Draw the block uniformly for the whole batch (§3.3), anew every ``hold`` steps."""
@@ -205,11 +217,6 @@ class DiffusionBlocks(Method):
     def transfer_seconds(self) -> float:
         return self.keeper.seconds
 
-    def embeddings(self, block: int, raw: bool = False) -> Tensor:
-        """Return e_k, [classes, width]: rows of norm ``target_scale``, or as they are for ``raw``."""
-        table = self._front(block).targets.weight.float()
-        return self.options.target_scale * (table if raw else F.normalize(table, dim=-1))
-
     def denoise(self, inputs: Tensor, z: Tensor, sigma: Tensor, block: int) -> Tensor:
         """Return the logits [batch, classes] that ``block`` gives for z [batch, width] at ``sigma`` [batch]."""
         front = self._front(block)
@@ -233,10 +240,10 @@ class DiffusionBlocks(Method):
         count = len(batch.targets)
         interval = self.law.widen(self.intervals[block], o.overlap)
         sigma = self.law.sample(interval, count, streams.generator("sigma", block, plan.block_step))
-        noise = self._noise(count, streams.generator("noise", block, plan.block_step))
+        z = sigma[:, None] * self._noise(count, streams.generator("noise", block, plan.block_step))
+        z = z + F.embedding(batch.targets, self._front(block).targets())
         with self.autocast():
-            y = F.embedding(batch.targets, self.embeddings(block))
-            losses = self.task.loss(self.denoise(batch.inputs, y + sigma[:, None] * noise, sigma, block), batch.targets)
+            losses = self.task.loss(self.denoise(batch.inputs, z, sigma, block), batch.targets)
             loss = self._weighted(losses, sigma)
         loss.backward()
         optimizer.step()
@@ -280,12 +287,12 @@ class DiffusionBlocks(Method):
                 z = euler_step(z, denoised, self.sigmas[i - 1], sigma)
                 if self.options.shared == "per_block":
                     # this block speaks of the targets in its own embeddings
-                    z = z + probabilities @ self.embeddings(block, raw) - denoised
+                    z = z + probabilities @ self._front(block).targets(raw) - denoised
             with self.autocast():
                 logits = self.denoise(inputs, z, torch.full((len(inputs),), sigma, device=z.device), block)
             results.append(logits.float().log_softmax(dim=-1))
             probabilities = results[-1].exp()
-            denoised = probabilities @ self.embeddings(block, raw)
+            denoised = probabilities @ self._front(block).targets(raw)
         return results[-1], results[0]
 
     def state(self) -> dict[str, Any]:

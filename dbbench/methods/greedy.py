@@ -91,8 +91,8 @@ class Greedy(Method):
                 state = self.network.embed(batch.inputs)
                 for stage in range(plan.block):
                     state.x = self.network.run(state, self._indices(stage))
-            x = self.network.run(state, self._indices(plan.block))
-            logits = self.heads[plan.block](self.network.read(x, state.context))
+            state.x = self.network.run(state, self._indices(plan.block))
+            logits = self.heads[plan.block](self.network.read(state.x, state.context))
             loss = self.task.loss(logits, batch.targets).mean()
         loss.backward()
         optimizer.step()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from dbbench import data
 from dbbench.data.augment import augment
+from dbbench.errors import BadInput
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
@@ -41,6 +42,7 @@ class ImageClassification(Task):
     metrics = (Metric("accuracy", "fraction", "higher"), Metric("cross_entropy", "nats", "lower"))
     data_set: ClassVar[str]
     fixed_shape: ClassVar[InputShape]
+    loader_options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def input_shape(cls, options: networks.Options) -> InputShape:
@@ -48,13 +50,15 @@ class ImageClassification(Task):
 
     def __init__(self, options: networks.Options, streams: Streams, batch_size: int, where: str = "task") -> None:
         assert isinstance(options, ImageOptions)
-        extra = options.model_dump(exclude=set(ImageOptions.model_fields), exclude_none=True)
+        extra = {name: getattr(options, name) for name in self.loader_options}
         images = data.load_images(self.data_set, folder=options.folder, where=where, **extra)
         self.name, self.dataset_sha256, self.streams = self.data_set, images.sha256, streams
         self.batch_size, self.augmentation = batch_size, options.augment
         train, validation = data.split_validation(images.train_labels, options.validation_fraction, seed=0)
         _, height, _, channels = images.train_images.shape
         self.shape = InputShape(classes=len(images.classes), channels=channels, image_size=height)
+        if self.shape != self.input_shape(options):
+            raise BadInput(f"{where}: the data are {self.shape}, the suite says {self.input_shape(options)}")
         # the sets stay numpy arrays, so that only a batch is ever a tensor
         self._train = (images.train_images[train], images.train_labels[train])
         self._splits = {
@@ -146,8 +150,11 @@ class ImageDataset(ImageClassification):
         image_size: int
         image_column: str = "image"
         label_column: str = "label"
+        train_split: str = "train"
+        test_split: str = "test"
 
     data_set = "image_dataset"
+    loader_options = ("image_column", "label_column", "train_split", "test_split")
 
     @classmethod
     def input_shape(cls, options: networks.Options) -> InputShape:

@@ -1,0 +1,108 @@
+"""FLOPs of a step, by phase: matrix products, convolutions and attention, as the field counts them.
+
+A multiplication and an addition are two. The formulas are torch's own registry, with the two CPU attention kernels
+added. Elementwise work, norms, softmax, losses, look-ups and optimizer updates are free by this convention and stand on
+`FREE`; anything on neither list is reported by name with its number of calls, never passed over as zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+from dbbench.measure.private import flop_registry
+
+#: Packets with no formula that cost no FLOPs by the convention above.
+FREE = frozenset(
+    """
+    _fused_adamw_ _fused_adam_ _fused_sgd_ _foreach_add _foreach_add_ _foreach_addcdiv_ _foreach_addcmul_ _foreach_div
+    _foreach_div_ _foreach_lerp_ _foreach_mul _foreach_mul_ _foreach_neg _foreach_norm _foreach_pow _foreach_reciprocal_
+    _foreach_sqrt _foreach_sqrt_ _foreach_sub _foreach_sub_ _foreach_clamp_min_ _foreach_copy_
+    _local_scalar_dense _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data _to_copy
+    _unsafe_view _reshape_alias _reshape_copy _conj _neg_view _has_compatible_shallow_copy_type _efficientzerotensor
+    native_layer_norm native_layer_norm_backward native_batch_norm native_batch_norm_backward native_group_norm
+    native_group_norm_backward _native_batch_norm_legit _batch_norm_no_update batch_norm_backward
+    _batch_norm_with_update _fused_rms_norm _fused_rms_norm_backward
+    nll_loss_forward nll_loss_backward nll_loss2d_forward nll_loss2d_backward mse_loss mse_loss_backward
+    gelu gelu_backward silu silu_backward relu relu_ threshold_backward sigmoid sigmoid_backward tanh tanh_backward
+    native_dropout native_dropout_backward bernoulli bernoulli_ hardtanh hardtanh_backward leaky_relu
+    embedding embedding_dense_backward index index_put_ index_put _index_put_impl_ index_select index_add_ gather
+    scatter scatter_ scatter_add_ scatter_add masked_fill masked_fill_ masked_select where take slice_backward
+    select_backward slice_scatter select_scatter
+    add add_ sub sub_ mul mul_ div div_ neg neg_ pow pow_ exp exp_ log log_ log2 log1p sqrt sqrt_ rsqrt reciprocal abs
+    sin cos erf erfinv floor ceil round sign clamp clamp_ clamp_min clamp_max clamp_min_ clamp_max_ maximum minimum
+    addcmul addcmul_ addcdiv addcdiv_ lerp lerp_ rsub square remainder fmod special_ndtri special_erfinv
+    bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ logical_and logical_or logical_not
+    eq ne lt le gt ge isnan isinf isfinite any all
+    sum mean var var_mean std max min amax amin argmax argmin cumsum cumprod logsumexp norm linalg_vector_norm prod
+    topk sort searchsorted bucketize histc unique unique_consecutive nonzero
+    max_pool2d_with_indices max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward _adaptive_avg_pool2d
+    _adaptive_avg_pool2d_backward upsample_nearest2d upsample_bilinear2d constant_pad_nd pad reflection_pad2d
+    grid_sampler_2d affine_grid_generator
+    empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full zeros
+    zeros_like zero_ zero ones ones_like full full_like fill_ fill arange linspace eye scalar_tensor tril triu randn
+    randn_like rand rand_like randint randperm normal normal_ uniform_ uniform random_ multinomial exponential_ log_normal_
+    lift lift_fresh lift_fresh_copy detach detach_ alias clone copy_ copy view t transpose permute expand
+    squeeze unsqueeze squeeze_ unsqueeze_ select slice split split_with_sizes chunk unbind cat stack repeat flip
+    roll as_strided as_strided_ diagonal unfold movedim contiguous resize_ set_ is_same_size record_stream
+    pixel_shuffle view_as_real view_as_complex real imag narrow reshape view_copy _pin_memory is_pinned
+    """.split()
+)
+
+
+def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _cpu_attention_backward(grad_out: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
+    return sdpa_backward_flop_count(grad_out.shape, query.shape, key.shape, value.shape)
+
+
+_CPU_ATTENTION: dict[str, Callable[..., int]] = {
+    "_scaled_dot_product_flash_attention_for_cpu": _cpu_attention,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _cpu_attention_backward,
+}
+
+
+class FlopCount:
+    """Sums FLOPs by phase over the window that is open, and names what it could not count."""
+
+    def __init__(self) -> None:
+        self.by_phase: Counter[str] = Counter()
+        self.uncounted: Counter[str] = Counter()
+        self._formulas: dict[Any, Callable[..., int] | None] = {}
+
+    def add(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, phase: str) -> None:
+        """Count one call of ``func`` that returned ``out``."""
+        try:
+            formula = self._formulas[func]
+        except KeyError:
+            formula = self._formulas[func] = self._find(func)
+        if formula is not None:
+            flops = formula(*args, **kwargs, out_val=out)
+            if flops:
+                self.by_phase[phase] += int(flops)
+
+    def _find(self, func: Any) -> Callable[..., int] | None:
+        packet = func._overloadpacket
+        name = packet.__name__
+        if packet in flop_registry:
+            return flop_registry[packet]
+        if name in _CPU_ATTENTION:
+            return _CPU_ATTENTION[name]
+        if name in FREE or func.namespace == "profiler":
+            return None
+
+        def uncounted(*args: Any, **kwargs: Any) -> int:
+            self.uncounted[f"{func.namespace}.{name}"] += 1
+            return 0
+
+        return uncounted
+
+    def take(self) -> Counter[str]:
+        """Return the sums by phase since the last call, and start anew."""
+        taken, self.by_phase = self.by_phase, Counter()
+        return taken

@@ -1,0 +1,124 @@
+"""Every private symbol of torch that the ledger rests on, in one place, and a test of each.
+
+All of them were read in torch 2.11 to 2.13. ``dbbench doctor`` runs `self_test`; if a release changes one, the row
+says which figure is lost, instead of a ledger that is quietly wrong.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils import checkpoint as torch_checkpoint
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+__all__ = ["TorchDispatchMode", "flop_registry"]
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Return the address of ``tensor``'s storage: unique among the living (``UntypedStorage._cdata``)."""
+    return tensor.untyped_storage()._cdata
+
+
+def graph_task() -> int:
+    """Return the number of the backward pass that is running in this thread, -1 for none."""
+    return torch._C._current_graph_task_id()
+
+
+def next_sequence_number() -> int:
+    """Return the number that the next node of the autograd graph will get."""
+    return torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
+
+
+def current_node() -> Any:
+    """Return the autograd node that is being evaluated, or None."""
+    return torch._C._current_autograd_node()
+
+
+def node_sequence_number(node: Any) -> int:
+    """Return the number that ``node`` got when the forward made it."""
+    return node._sequence_nr()
+
+
+def is_recomputation(hooks: object) -> bool:
+    """Tell whether ``hooks`` are those under which a non-reentrant checkpoint runs its forward again."""
+    return isinstance(hooks, torch_checkpoint._recomputation_hook)
+
+
+def is_reentrant_recomputation(node: Any) -> bool:
+    """Tell whether ``node`` is a reentrant checkpoint's, whose backward runs the forward with gradients on."""
+    return node is not None and torch.is_grad_enabled() and node.name() == "CheckpointFunctionBackward"
+
+
+def _storage_finaliser() -> bool:
+    freed: list[int] = []
+    tensor = torch.empty(8)
+    reference = weakref.ref(tensor.untyped_storage(), lambda _: freed.append(1))
+    view = tensor[2:]
+    del tensor
+    alive = not freed
+    del view
+    return alive and freed == [1] and reference() is None
+
+
+def _sequence_numbers() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    before = next_sequence_number()
+    y = x * 2
+    return node_sequence_number(y.grad_fn) == before and next_sequence_number() == before + 1
+
+
+def _graph_task() -> bool:
+    seen: list[tuple[int, Any]] = []
+    x = torch.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda grad: seen.append((graph_task(), current_node())))
+    y.sum().backward()
+    return graph_task() == -1 and seen[0][0] != -1
+
+
+def _recomputation() -> bool:
+    entered: list[object] = []
+    original = saved_tensors_hooks.__enter__
+
+    def enter(hooks: saved_tensors_hooks) -> None:
+        entered.append(hooks)
+        original(hooks)
+
+    saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
+    try:
+        x = torch.ones(2, requires_grad=True)
+        torch_checkpoint.checkpoint(lambda t: t.exp(), x, use_reentrant=False).sum().backward()
+    finally:
+        saved_tensors_hooks.__enter__ = original  # type: ignore[method-assign]
+    return any(is_recomputation(hooks) for hooks in entered)
+
+
+def _flop_formulas() -> bool:
+    out = torch.empty(2, 4)
+    formula = flop_registry[torch.ops.aten.mm]
+    return formula(torch.empty(2, 3), torch.empty(3, 4), out_val=out) == 2 * 2 * 3 * 4
+
+
+def self_test() -> list[tuple[str, bool, str]]:
+    """Try each symbol; return (symbol, works, what it is for)."""
+    tests: list[tuple[str, Callable[[], bool], str]] = [
+        ("weakref to UntypedStorage, UntypedStorage._cdata", _storage_finaliser, "when a storage is freed"),
+        ("_C._autograd._get_sequence_nr, Node._sequence_nr", _sequence_numbers, "the module of a backward's bytes"),
+        ("_C._current_graph_task_id, _current_autograd_node", _graph_task, "telling backward from forward"),
+        ("saved_tensors_hooks.__enter__, _recomputation_hook", _recomputation, "what a checkpoint saves"),
+        ("torch.utils.flop_counter.flop_registry", _flop_formulas, "FLOPs of matrix products and attention"),
+    ]
+    results = []
+    for symbol, test, purpose in tests:
+        try:
+            works = test()
+        except Exception:
+            works = False
+        results.append((symbol, works, purpose))
+    return results
