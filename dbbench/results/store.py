@@ -1,0 +1,305 @@
+"""A run's folder on disk: atomic writes, and reads that survive what a crash or a hand left behind.
+
+    RunFolder("runs/vision").read_records()
+
+Nothing is pickled. Whatever cannot be read back becomes a one-line problem that the report prints; it never becomes
+a missing row that nobody mentions.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from dbbench.errors import BadInput
+from dbbench.results.frames import metrics_frame, results_frame
+from dbbench.results.record import SCHEMA_VERSION, Held, Record, Timing
+from dbbench.results.roles import ROLES
+
+RECORD_LIMIT_BYTES = 20 * 1024
+EVERYTHING_ELSE = "(everything else)"
+CUT_MARK = " … [cut to keep the record below 20 KiB]"
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+TRACE_SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("block", pa.int32()),
+        ("phase", _WORD),
+        ("role", _WORD),
+        ("module", _WORD),
+        ("op", _WORD),
+        ("storage", pa.int64()),
+        ("bytes", pa.int64()),
+    ]
+)
+CURVES_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("samples", pa.int64()),
+        ("layer_updates", pa.int64()),
+        ("budget_fraction", pa.float64()),
+        ("split", pa.string()),
+        ("name", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class RunFolder:
+    """The folder that one run writes and a report is rebuilt from. Opening it creates nothing."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def write_record(self, record: Record) -> Record:
+        """Write ``records/<hash>.json`` and return the record as written, trimmed to 20 KiB if it was larger.
+
+        Raises ValueError when the roles do not sum to the peak, or when no trimming brings it below the limit.
+        """
+        mismatch = _roles_against_peak(record)
+        if mismatch:
+            raise ValueError(f"record {record.row.config_hash}: {mismatch}")
+        record, body = _fitted(record)
+        write_atomically(self.path / "records" / f"{record.row.config_hash}.json", body)
+        return record
+
+    def read_records(self) -> tuple[list[Record], list[str]]:
+        """Return the intact records, ordered by hash, and one line for each file that is not one."""
+        return self._read_models("records", Record, _record_problem)
+
+    def write_timing(self, timing: Timing) -> None:
+        """Write ``timing/<hash>.json``."""
+        write_atomically(self.path / "timing" / f"{timing.config_hash}.json", _to_json(timing))
+
+    def read_timings(self) -> tuple[list[Timing], list[str]]:
+        """Return the intact timings, ordered by hash, and one line for each file that is not one."""
+        return self._read_models("timing", Timing, _timing_problem)
+
+    def write_trace(self, config_hash: str, frame: pd.DataFrame) -> None:
+        """Write ``traces/<hash>.parquet``: the classified memory events of the traced steps, in time order.
+
+        Columns as `TRACE_SCHEMA`. A step opens with rows of phase ``resident`` for what was live already; then
+        ``bytes`` is positive for an allocation, negative for a free.
+        """
+        write_atomically(self._trace_path(config_hash), _to_parquet(frame, TRACE_SCHEMA))
+
+    def read_trace(self, config_hash: str) -> pd.DataFrame | None:
+        """Return the trace of a cell, None where it left none. Raises BadInput when the file is torn."""
+        return _from_parquet(self._trace_path(config_hash), TRACE_SCHEMA)
+
+    def write_curves(self, config_hash: str, frame: pd.DataFrame) -> None:
+        """Write ``curves/<hash>.parquet``: losses and metrics over the budget, columns as `CURVES_SCHEMA`."""
+        write_atomically(self._curves_path(config_hash), _to_parquet(frame, CURVES_SCHEMA))
+
+    def read_curves(self, config_hash: str) -> pd.DataFrame | None:
+        """Return the curves of a cell, None where it left none. Raises BadInput when the file is torn."""
+        return _from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
+
+    def write_run(self, info: dict[str, Any]) -> None:
+        """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
+        write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
+
+    def read_run(self) -> dict[str, Any]:
+        """Return what `write_run` wrote, {} where there is none. Raises BadInput when it is torn."""
+        path = self.path / "run.json"
+        if not path.exists():
+            return {}
+        try:
+            info = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{path}: truncated or not JSON ({error})") from error
+        if not isinstance(info, dict):
+            raise BadInput(f"{path}: holds no object")
+        return info
+
+    def variants(self) -> list[str]:
+        """Return the labels in the order of the suite, [] where ``run.json`` is missing, torn or lists none."""
+        try:
+            listed = self.read_run().get("variants", [])
+        except BadInput:
+            return []
+        return [str(label) for label in listed] if isinstance(listed, list) else []
+
+    def finished(self) -> set[str]:
+        """Return the hashes of the intact records whose status is ``ok``: what a rerun may skip."""
+        return {record.row.config_hash for record in self.read_records()[0] if record.row.status == "ok"}
+
+    def write_tables(self) -> None:
+        """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from the records and the timings."""
+        records, timings = self.read_records()[0], self.read_timings()[0]
+        variants = self.variants()
+        results = results_frame(records, timings, variants)
+        metrics = metrics_frame(records, variants)
+        write_atomically(self.path / "results.parquet", _to_parquet(results))
+        write_atomically(self.path / "metrics.parquet", _to_parquet(metrics))
+        write_atomically(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n").encode())
+
+    def _trace_path(self, config_hash: str) -> Path:
+        return self.path / "traces" / f"{config_hash}.parquet"
+
+    def _curves_path(self, config_hash: str) -> Path:
+        return self.path / "curves" / f"{config_hash}.parquet"
+
+    def _read_models(
+        self, room: str, model: type[Model], check: Callable[[Model, str], str]
+    ) -> tuple[list[Model], list[str]]:
+        found: list[Model] = []
+        problems: list[str] = []
+        for path in sorted((self.path / room).glob("*.json")):
+            try:
+                raw = json.loads(path.read_bytes())
+                problem = _version_problem(raw)
+                if not problem:
+                    value = model.model_validate(raw)
+                    problem = check(value, path.stem)
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(str(part) for part in first["loc"])
+                problem = f"does not fit the schema at '{place}': {first['msg']}; edited by hand?"
+            except (ValueError, RecursionError, OSError) as error:
+                problem = f"truncated or not JSON ({error})"
+            if problem:
+                problems.append(" ".join(f"{room}/{path.name}: {problem}".split()))
+            else:
+                found.append(value)
+        return found, problems
+
+
+def write_atomically(path: Path, body: bytes) -> None:
+    """Replace ``path`` by ``body`` so that a reader, or a crash at any instant, sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a run from the colleague who shares the folder
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _to_json(model: BaseModel) -> bytes:
+    return json.dumps(model.model_dump(mode="json"), indent=1, ensure_ascii=False).encode(errors="replace") + b"\n"
+
+
+def _fitted(record: Record) -> tuple[Record, bytes]:
+    """Trim ``record`` until its JSON fits: first the holders, largest kept, then a runaway error text."""
+    body = _to_json(record)
+    if len(body) <= RECORD_LIMIT_BYTES:
+        return record, body
+    record = _most(len(record.held_at_peak), lambda keep: _with_largest_holders(record, keep))
+    if len(_to_json(record)) > RECORD_LIMIT_BYTES and record.row.error:
+        whole = record
+        record = _most(len(whole.row.error or ""), lambda keep: _with_shorter_error(whole, keep))
+    body = _to_json(record)
+    if len(body) > RECORD_LIMIT_BYTES:
+        raise ValueError(f"record {record.row.config_hash} is {len(body)} bytes after trimming, over 20 KiB")
+    return record, body
+
+
+def _most(count: int, trimmed: Callable[[int], Record]) -> Record:
+    """Return ``trimmed(k)`` for the largest k up to ``count`` that fits, ``trimmed(0)`` where none does."""
+
+    def too_large(keep: int) -> bool:
+        return len(_to_json(trimmed(keep))) > RECORD_LIMIT_BYTES
+
+    return trimmed(max(0, bisect.bisect_left(range(count + 1), True, key=too_large) - 1))
+
+
+def _with_shorter_error(record: Record, keep: int) -> Record:
+    error = record.row.error or ""
+    return record.model_copy(update={"row": record.row.model_copy(update={"error": error[:keep] + CUT_MARK})})
+
+
+def _with_largest_holders(record: Record, keep: int) -> Record:
+    """Copy ``record`` with its ``keep`` largest holders and a line per role for the rest; bytes sum as before."""
+    copy = record.model_copy(deep=True)
+    lines = sorted(record.held_at_peak, key=lambda h: (-h.bytes, h.role, h.module, h.op, h.holder or ""))
+    if keep >= len(lines):
+        return copy
+    rest = lines[keep:]
+    folded = []
+    for role in sorted({line.role for line in rest}, key=_role_rank):
+        same = [line for line in rest if line.role == role]
+        size, storages = sum(line.bytes for line in same), sum(line.storages for line in same)
+        folded.append(Held(role=role, module=EVERYTHING_ELSE, op="", bytes=size, storages=storages))
+    copy.held_at_peak = lines[:keep] + folded
+    copy.unavailable["held_at_peak"] = (
+        f"the {keep} largest of {len(lines)} lines are kept; the others are summed by role to stay below 20 KiB"
+    )
+    return copy
+
+
+def _role_rank(role: str) -> tuple[int, str]:
+    return (ROLES.index(role) if role in ROLES else len(ROLES), role)
+
+
+def _version_problem(raw: Any) -> str:
+    """Say why a record of another schema is left out, before its unknown fields are taken for a hand's work."""
+    row = raw.get("row") if isinstance(raw, dict) else None
+    version = row.get("schema_version", SCHEMA_VERSION) if isinstance(row, dict) else SCHEMA_VERSION
+    if version == SCHEMA_VERSION or not isinstance(version, int):
+        return ""
+    age = "newer" if version > SCHEMA_VERSION else "older"
+    return f"schema version {version} is {age} than the {SCHEMA_VERSION} this dbbench reads; left out"
+
+
+def _record_problem(record: Record, stem: str) -> str:
+    if record.row.config_hash != stem:
+        return f"holds the hash {record.row.config_hash}, not that of its name; left out"
+    return _roles_against_peak(record)
+
+
+def _timing_problem(timing: Timing, stem: str) -> str:
+    if timing.config_hash != stem:
+        return f"holds the hash {timing.config_hash}, not that of its name; left out"
+    if not timing.seconds_per_step or min(timing.seconds_per_step) <= 0 or timing.samples_per_step <= 0:
+        return "holds no positive times; left out"
+    return ""
+
+
+def _roles_against_peak(record: Record) -> str:
+    """Return '' where the roles sum to the peak (or were not measured), else the two figures."""
+    sizes = [getattr(record.row, f"{role}_bytes") for role in ROLES]
+    if record.row.peak_bytes is None or any(size is None for size in sizes):
+        return ""
+    total = sum(sizes)
+    return "" if total == record.row.peak_bytes else f"roles sum to {total} bytes, the peak is {record.row.peak_bytes}"
+
+
+def _to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    buffer = io.BytesIO()
+    # without pandas' own metadata the bytes depend on the data alone, not on the versions that wrote it
+    pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _from_parquet(path: Path, schema: pa.Schema) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path.parent.name}/{path.name}: torn or no parquet ({error})") from error
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise BadInput(f"{path.parent.name}/{path.name}: lacks the column '{missing[0]}'")
+    return table.select(schema.names).to_pandas()
