@@ -5,6 +5,7 @@ Whatever is heavy is imported inside the verb, so that ``dbbench --help`` import
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from dbbench.suite.cell import Cell
 
 
+INTERRUPTED = 130
+
+
 class _Verbs(TyperGroup):
     """Turns what ends a verb early into its exit status: 2 for bad input, with one line, and 130 for Ctrl-C."""
 
@@ -31,7 +35,7 @@ class _Verbs(TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo("dbbench: interrupted", err=True)
-            raise typer.Exit(130) from error
+            raise typer.Exit(INTERRUPTED) from error
 
 
 app = typer.Typer(
@@ -42,6 +46,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A suite's file, that file with what ``--set`` changed (as messages name it), and the cells to run."""
+
+    file: str
+    where: str
+    cells: list[Cell]
 
 
 class Device(StrEnum):
@@ -62,7 +75,9 @@ def run(
     only: Annotated[str | None, typer.Option(metavar="FILTER", help="Cells to run: method=a,b,seed=0.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what each cell would train.")] = False,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time. [default: 2 on CPU, 1 on CUDA]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time. [default: what the cores allow; 1 on CUDA]")
+    ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Also write a torch.profiler trace per method.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Redo the cells that are already there.")] = False,
 ) -> None:
@@ -72,24 +87,27 @@ def run(
     """
     chosen = _choose_device(device, dry_run)
     plans = [_plan(suite, settings or [], only, chosen) for suite in suites]
-    if dry_run:
-        for where, cells in plans:
-            _print_plan(where, cells)
-        return
-    folders = [_folder(out, cells[0].suite, len(plans)) for _, cells in plans]
+    folders = [_folder(out, plan.cells[0].suite, len(plans)) for plan in plans]
     if len(set(folders)) < len(folders):
         raise BadInput("two of the suites have the same name, so they would share a folder; run them one by one")
+    if dry_run:
+        for plan in plans:
+            _print_plan(plan)
+        return
 
+    from dbbench.harness.resolve import resolve
     from dbbench.harness.scheduler import run_suite
 
+    for plan in plans:
+        resolve(plan.cells, plan.where)
     status = 0
-    for (where, cells), folder in zip(plans, folders, strict=True):
+    for plan, folder in zip(plans, folders, strict=True):
         status = max(
             status,
             run_suite(
-                cells,
-                suite_name=cells[0].suite,
-                suite_file=where,
+                plan.cells,
+                suite_name=plan.cells[0].suite,
+                suite_file=plan.file,
                 out=folder,
                 jobs=jobs,
                 fresh=fresh,
@@ -97,17 +115,27 @@ def run(
                 console=_console(),
             ),
         )
+        if status == INTERRUPTED:
+            break
     raise typer.Exit(status)
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")]) -> None:
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")],
+    claims: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also hold the paper's claims against these runs, as Markdown.")
+    ] = None,
+) -> None:
     """Rebuild a run's tables and figures from its folder."""
+    from dbbench.report.claims import write_claims
     from dbbench.report.summary import print_summary, write_report
 
-    for problem in write_report(run):
-        typer.echo(f"dbbench: {problem}", err=True)
-    print_summary(run, _console())
+    for folder in runs:
+        write_report(folder)
+        print_summary(folder, _console())  # with what write_report had to leave out
+    if claims is not None:
+        write_claims(runs, claims)
 
 
 @app.command(name="list")
@@ -164,25 +192,21 @@ def _choose_device(device: Device, dry_run: bool) -> Any:
     return "cpu"
 
 
-def _plan(reference: str, settings: list[str], only: str | None, device: Any) -> tuple[str, list[Cell]]:
-    """Return the name of a suite's file and its cells, all checked before any of them runs."""
+def _plan(reference: str, settings: list[str], only: str | None, device: Any) -> _Plan:
+    """Read, change, check and expand a suite; the options of its methods, task and network wait for torch."""
     from dbbench.suite.expand import expand
     from dbbench.suite.load import load_suite
     from dbbench.suite.overrides import select, with_settings
     from dbbench.suite.schema import Suite, check
 
-    raw, where = load_suite(reference)
+    raw, file = load_suite(reference)
+    where = file
     suite = check(Suite, raw, where)
-    described = where
     if settings:
-        described = f"{where} with {' '.join(f'--set {setting}' for setting in settings)}"
-        suite = check(Suite, with_settings(raw, settings), described)
-    cells = expand(suite, device, described)
-
-    from dbbench.harness.resolve import resolve  # imports torch: a suite that is wrong in itself needs no wait
-
-    resolve(cells, described)
-    return where, cells if only is None else select(cells, only)
+        where = " ".join([file, "with", *(f"--set {setting}" for setting in settings)])
+        suite = check(Suite, with_settings(raw, settings), where)
+    cells = expand(suite, device, where)
+    return _Plan(file, where, cells if only is None else select(cells, only))
 
 
 def _folder(out: Path | None, suite: str, suites_count: int) -> Path:
@@ -191,7 +215,7 @@ def _folder(out: Path | None, suite: str, suites_count: int) -> Path:
     return out / suite if suites_count > 1 else out
 
 
-def _print_plan(where: str, cells: list[Cell]) -> None:
+def _print_plan(plan: _Plan) -> None:
     """Print a row for each set of cells that differ in their seed alone."""
     from rich.table import Table
 
@@ -199,18 +223,18 @@ def _print_plan(where: str, cells: list[Cell]) -> None:
 
     seeds: dict[str, list[int]] = {}
     firsts: dict[str, Cell] = {}
-    for cell in cells:
+    for cell in plan.cells:
         key = cell.model_dump_json(exclude={"seed"})
         firsts.setdefault(key, cell)
         seeds.setdefault(key, []).append(cell.seed)
-    rows = [describe(cell) | {"seeds": ", ".join(map(str, seeds[key]))} for key, cell in firsts.items()]
+    rows = [describe(cell, plan.where) | {"seeds": ", ".join(map(str, seeds[key]))} for key, cell in firsts.items()]
     table = Table(box=None, pad_edge=False)
     for column in rows[0]:
         table.add_column(column.replace("_", " "), overflow="fold")  # spaces let a heading wrap, and nothing is cut
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console = _console()
-    console.print(f"{where}: {len(cells)} cells")
+    console.print(f"{plan.where}: {len(plan.cells)} cells")
     console.print(table)
 
 

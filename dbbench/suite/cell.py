@@ -73,6 +73,7 @@ class Cell(BaseModel):
     threads: int
     evaluations: int
     timeout_seconds: float
+    final_split: Literal["validation", "test"] = "test"
     device: Literal["cpu", "cuda"] = "cpu"
 
     def config_hash(self, dataset_sha256: str, torch_version: str, schema_version: int, device_class: str) -> str:

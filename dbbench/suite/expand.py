@@ -70,7 +70,7 @@ def _resolve(suite: Suite, label: str, where: str) -> dict[str, Any]:
         if key in options:
             merged[key] = _merge(merged.get(key), options.pop(key))
     shared = check(Shared, merged, where, here).model_dump()
-    fixed = suite.model_dump(include={"suite", "task", "threads", "evaluations", "timeout_seconds"})
+    fixed = suite.model_dump(include={"suite", "task", "threads", "evaluations", "timeout_seconds", "final_split"})
     return shared | fixed | {"method": method, "options": options}
 
 

@@ -110,6 +110,19 @@ def test_ctrl_c_is_status_130(scheduler: list[dict[str, Any]], monkeypatch: pyte
     assert (result.exit_code, result.stderr) == (130, "dbbench: interrupted\n")
 
 
+def test_an_interrupted_suite_is_the_last(scheduler: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken if Ctrl-C in one suite, which the scheduler turns into a status, starts the next."""
+    started = []
+
+    def interrupted(*_: Any, suite_name: str, **__: Any) -> int:
+        started.append(suite_name)
+        return 130
+
+    monkeypatch.setattr(sys.modules["dbbench.harness.scheduler"], "run_suite", interrupted)
+    assert CliRunner().invoke(app, ["run", "vision", "smoke", "--device", "cpu"]).exit_code == 130
+    assert started == ["vision"]
+
+
 def test_cuda_without_a_device_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken if a run that asked for CUDA trains on the CPU, or every one of its cells fails by itself."""
     import torch
@@ -171,3 +184,36 @@ def test_doctor_knows_the_tested_range_of_torch(installed: str, state: str, monk
     monkeypatch.setattr(doctor, "requires", lambda _: ["numpy>=1.26", "torch<2.14,>=2.11", "torch-tb-profiler>=0.4"])
     finding = doctor._torch_range(installed)
     assert (finding.state, ">=2.11, <2.14" in finding.found) == (state, True)
+
+
+def test_report_rebuilds_each_run_and_the_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken if a run among several is skipped, or the claims are held against other runs than those named."""
+    from rich.console import Console
+
+    from dbbench.report import claims, summary
+
+    written: list[Path] = []
+    printed: list[Path] = []
+    held: list[tuple[list[Path], Path]] = []
+
+    def print_summary(folder: Path, console: Console) -> None:
+        printed.append(folder)
+
+    monkeypatch.setattr(summary, "write_report", written.append)
+    monkeypatch.setattr(summary, "print_summary", print_summary)
+    monkeypatch.setattr(claims, "write_claims", lambda folders, path: held.append((folders, path)))
+    runs = [tmp_path / "one", tmp_path / "two"]
+    arguments = ["report", *map(str, runs)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert (written, printed, held) == (runs, runs, [])
+    assert CliRunner().invoke(app, [*arguments, "--claims", str(tmp_path / "claims.md")]).exit_code == 0
+    assert held == [(runs, tmp_path / "claims.md")]
+
+
+def test_report_on_what_is_no_run_is_one_line_and_status_2(tmp_path: Path) -> None:
+    """Broken if a mistyped folder shows a traceback, or is made."""
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "none")])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dbbench: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "none").exists()
