@@ -1,0 +1,145 @@
+"""The page every figure is drawn on: column widths, fonts, and a file that is the same bytes on every build."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+
+from dbbench.report.palette import Fill
+from dbbench.results.store import write_atomically
+
+SINGLE_COLUMN_INCHES = 3.35
+DOUBLE_COLUMN_INCHES = 6.9
+FONT_POINTS = 7.0
+MIB = 2**20
+PNG_DPI = 200
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure does not depend on the machine's fonts
+    "font.size": FONT_POINTS,
+    "axes.titlesize": FONT_POINTS,
+    "axes.labelsize": FONT_POINTS,
+    "xtick.labelsize": FONT_POINTS,
+    "ytick.labelsize": FONT_POINTS,
+    "legend.fontsize": FONT_POINTS,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "hatch.linewidth": 0.4,
+    "lines.linewidth": 1.2,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.2,
+    "pdf.fonttype": 42,
+    "pdf.compression": 6,
+    "path.simplify": True,
+    "svg.hashsalt": "dbbench",
+    "text.parse_math": False,  # a variant may be called "a$b$"
+}
+
+
+class NothingToDraw(Exception):
+    """A figure has no data; its text says which, and stands in the report in the figure's place."""
+
+
+@contextmanager
+def page() -> Iterator[None]:
+    """Draw under matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def blank(width_inches: float, height_inches: float) -> Figure:
+    """A figure of that size with a canvas, unknown to pyplot, so that nothing is shown or leaked."""
+    figure = Figure(figsize=(width_inches, height_inches))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``stem.png`` (200 dpi) and ``stem.pdf`` (fonts embedded as Type 42), without dates or versions."""
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"Creator": None, "Producer": None})):
+        dated: dict[str, Any] = {"CreationDate": None} if suffix == ".pdf" else {}
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix[1:], dpi=PNG_DPI, metadata={**metadata, **dated})
+        write_atomically(stem.with_suffix(suffix), buffer.getvalue())
+
+
+def width_points(figure: Figure, words: str) -> float:
+    """Return how wide ``words`` are, in points, as the page sets them."""
+    probe = Text(0, 0, words, figure=figure)
+    box = probe.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    return float(box.width * 72 / figure.dpi)
+
+
+def shortened(figure: Figure, words: str, limit_points: float) -> str:
+    """Return ``words``, cut in the middle with an ellipsis until they fit: both ends of a label tell it apart."""
+    if width_points(figure, words) <= limit_points:
+        return words
+    for keep in range(len(words) - 1, 1, -1):
+        short = f"{words[: (keep + 1) // 2]}…{words[len(words) - keep // 2 :]}"
+        if width_points(figure, short) <= limit_points:
+            return short
+    return "…"
+
+
+def wrapped(figure: Figure, words: str, limit_points: float, lines: int = 2) -> str:
+    """Return ``words`` broken after underscores and spaces into at most ``lines`` lines, the last one shortened."""
+    rows: list[str] = []
+    rest = words
+    while rest and len(rows) < lines - 1 and width_points(figure, rest) > limit_points:
+        breaks = [
+            i + 1
+            for i, c in enumerate(rest[:-1])
+            if c in "_ ,[" and width_points(figure, rest[: i + 1]) <= limit_points
+        ]
+        if not breaks:
+            break
+        rows.append(rest[: breaks[-1]].rstrip())
+        rest = rest[breaks[-1] :]
+    return "\n".join([*rows, shortened(figure, rest, limit_points)])
+
+
+def swatch(fill: Fill, label: str) -> Patch:
+    """A legend's patch for an area filled as ``fill``."""
+    return Patch(facecolor=fill.color, hatch=fill.hatch, edgecolor="#333333", linewidth=0.4, label=label)
+
+
+def legend_below(figure: Figure, handles: list[Any], limit_points: float) -> Legend:
+    """Put a legend at the foot of the figure in as many columns as fit its width."""
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(handles=handles, loc="lower center", ncols=columns, borderaxespad=0.2)
+        box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+        if box.width * 72 / figure.dpi <= limit_points or columns == 1:
+            return legend
+        legend.remove()
+    raise ValueError("a legend needs a handle")
+
+
+def height_inches(figure: Figure, artist: Any) -> float:
+    """Return how tall an artist of the figure is when drawn."""
+    box = artist.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+    return float(box.height / figure.dpi)
+
+
+def light_grid(axes: Axes, axis: Any) -> None:
+    """Draw hairlines behind the data along one axis."""
+    axes.grid(axis=axis, color="#DDDDDD", linewidth=0.4)
+    axes.set_axisbelow(True)

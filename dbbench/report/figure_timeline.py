@@ -1,0 +1,196 @@
+"""Live bytes over one training step, by role, with the phases behind them and the peak marked: a panel a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from dbbench.errors import BadInput
+from dbbench.report import text
+from dbbench.report.figure_style import (
+    DOUBLE_COLUMN_INCHES,
+    MIB,
+    NothingToDraw,
+    blank,
+    height_inches,
+    legend_below,
+    shortened,
+    swatch,
+)
+from dbbench.report.palette import PHASE_TINTS, ROLE_FILLS, ROLE_NAMES
+from dbbench.report.run import Run
+from dbbench.results.record import Record
+from dbbench.results.roles import PHASES, ROLES
+
+_PANELS = 6
+_PANEL_INCHES = 1.55
+_BINS = 250
+
+
+@dataclass(frozen=True)
+class Step:
+    """One traced step replayed: ``live`` is [events + 1, roles] in bytes, row 0 what was resident before it."""
+
+    live: np.ndarray
+    phases: list[str]
+
+    @property
+    def total(self) -> np.ndarray:
+        return self.live.sum(axis=1)
+
+    @property
+    def peak_event(self) -> int:
+        return int(self.total.argmax())
+
+
+def replay(trace: pd.DataFrame) -> Step:
+    """Return the step of a trace that holds the peak (the first on ties); inference is no training step."""
+    trace = trace[trace["phase"] != "inference"]
+    steps = [_replay_step(step) for _, step in trace.groupby("step", sort=True)]
+    if not steps:
+        raise NothingToDraw("a trace holds no training step")
+    return max(steps, key=lambda step: step.total.max())
+
+
+def _replay_step(rows: pd.DataFrame) -> Step:
+    resident = (rows["phase"] == "resident").to_numpy()
+    column = {role: i for i, role in enumerate(ROLES)}
+    roles = rows["role"].astype(str).map(lambda role: column.get(role, column["other"])).to_numpy()
+    sizes = rows["bytes"].to_numpy(dtype=np.int64)
+    changes = np.zeros((len(rows), len(ROLES)), dtype=np.int64)
+    changes[np.arange(len(rows)), roles] = sizes
+    before = changes[resident].sum(axis=0, keepdims=True)
+    live = np.concatenate([before, before + changes[~resident].cumsum(axis=0)])
+    return Step(live, rows.loc[~resident, "phase"].astype(str).tolist())
+
+
+def draw(run: Run, table: pd.DataFrame) -> Figure:
+    """Return small multiples with one scale: the first traced configuration of each method and residency.
+
+    Where the run holds backprop, only what trains the same network is shown.
+    """
+    panels = _chosen(run)
+    if not panels:
+        raise NothingToDraw("no finished cell left a readable trace")
+    columns = 1 if len(panels) == 1 else 2 if len(panels) in (2, 4) else 3
+    rows = -(-len(panels) // columns)
+    figure = blank(DOUBLE_COLUMN_INCHES, 1.0)
+    present = np.concatenate([step.live.max(axis=0, keepdims=True) for _, _, step in panels]).max(axis=0)
+    handles = [swatch(ROLE_FILLS[role], ROLE_NAMES[role]) for role, most in zip(ROLES, present, strict=True) if most]
+    phases = {phase for _, _, step in panels for phase in step.phases}
+    handles += [
+        Patch(facecolor=PHASE_TINTS[phase], edgecolor="#999999", linewidth=0.4, label=f"phase: {phase}")
+        for phase in PHASES
+        if phase in phases
+    ]
+    legend = legend_below(figure, handles, 72 * (DOUBLE_COLUMN_INCHES - 0.1))
+    foot = height_inches(figure, legend) + 0.45
+    height = foot + rows * (_PANEL_INCHES + 0.35)
+    figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
+    grid = figure.subplots(
+        rows,
+        columns,
+        sharey=True,
+        squeeze=False,
+        gridspec_kw={
+            "left": 0.075,
+            "right": 0.99,
+            "bottom": foot / height,
+            "top": 1 - 0.2 / height,
+            "hspace": 0.35,
+            "wspace": 0.08,
+        },
+    )
+    ceiling = max(float(step.total.max()) for _, _, step in panels) / MIB * 1.22
+    for axes, (label, record, step) in zip(grid.flat, panels, strict=False):
+        axes.set_ylim(0, ceiling)
+        _panel(figure, axes, label, record, step)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    figure.supylabel("live tensor bytes (MiB)", x=0.004, y=(foot / height + 1) / 2, fontsize="medium", va="center")
+    figure.supxlabel("allocations and frees of one training step, in order", y=(foot - 0.4) / height, fontsize="medium")
+    return figure
+
+
+def _chosen(run: Run) -> list[tuple[str, Record, Step]]:
+    found: list[tuple[str, Record, Step]] = []
+    seen: set[tuple[str, str, str | None]] = set()
+    comparable = [c for c in run.configurations if run.reference(c) is not None] or run.configurations
+    for configuration in comparable:
+        record = configuration.costliest
+        if record is None or len(found) == _PANELS:
+            continue
+        kind = (record.row.network, record.row.method, record.row.residency)
+        if kind in seen:
+            continue
+        try:
+            trace = run.folder.read_trace(record.row.config_hash)
+            step = replay(trace) if trace is not None else None
+        except (BadInput, NothingToDraw):
+            continue  # the summary lists torn files among its problems
+        if step is not None:
+            seen.add(kind)
+            found.append((configuration.label, record, step))
+    return found
+
+
+def _panel(figure: Figure, axes: Axes, label: str, record: Record, step: Step) -> None:
+    events = len(step.phases)
+    starts = [0] + [i for i, (one, two) in enumerate(pairwise(step.phases), 1) if one != two] + [events]
+    for start, end in pairwise(starts):
+        axes.axvspan(start, end, color=PHASE_TINTS.get(step.phases[start], "white"), linewidth=0, zorder=0)
+    kept = _kept(step.total)
+    floor = np.zeros(len(kept))
+    for i, role in enumerate(ROLES):
+        size = step.live[kept, i] / MIB
+        if size.any():
+            fill = ROLE_FILLS[role]
+            axes.fill_between(
+                kept,
+                floor,
+                floor + size,
+                step="post",
+                facecolor=fill.color,
+                hatch=fill.hatch,
+                edgecolor="#333333",
+                linewidth=0,
+                zorder=2,
+            )
+            floor = floor + size
+    x, peak = step.peak_event, float(step.total.max())
+    axes.plot(x, peak / MIB, marker="v", color="black", markersize=3.5, zorder=3, clip_on=False)
+    side = "left" if x < 0.33 * events else "right" if x > 0.67 * events else "center"
+    phase = step.phases[x - 1] if x else "before the step"
+    axes.annotate(
+        f"{text.mib(peak)} MiB, {phase}",
+        (x, peak / MIB),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha=side,
+        va="bottom",
+        zorder=4,
+    )
+    axes.set_xlim(0, max(events, 1))
+    block = (
+        f" (block {record.row.peak_block})"
+        if (record.row.blocks or 1) > 1 and record.row.peak_block is not None
+        else ""
+    )
+    width = axes.get_window_extent(figure.canvas.get_renderer()).width * 72 / figure.dpi  # type: ignore[attr-defined]
+    axes.set_title(shortened(figure, label + block, width), loc="left", pad=3)
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _kept(total: np.ndarray) -> np.ndarray:
+    """Return the events to draw: of each bin its highest and its last, so that no peak is lost to thinning."""
+    if len(total) <= 2 * _BINS:
+        return np.arange(len(total))
+    edges = np.linspace(0, len(total), _BINS + 1).astype(int)
+    highest = [start + int(total[start:end].argmax()) for start, end in pairwise(edges)]
+    return np.unique(np.concatenate([[0], highest, edges[1:] - 1]))

@@ -1,0 +1,64 @@
+"""The figures of a report, each a PNG for the screen and a PDF for the paper.
+
+`FIGURES` names them in the order of the report; a drawing is a function of the run and its comparison table, and
+raises `NothingToDraw` where there is nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dbbench.report import figure_flops, figure_learning, figure_memory_split, figure_pareto, figure_timeline
+from dbbench.report.figure_style import NothingToDraw, page, save
+from dbbench.report.run import Run
+
+Drawing = Callable[[Run, pd.DataFrame], Figure]
+
+#: name: (drawing, caption)
+FIGURES: dict[str, tuple[Drawing, str]] = {
+    "memory_split": (
+        figure_memory_split.draw,
+        "Live tensor bytes at the peak of a training step, by role; the total, and its ratio to backprop on the same "
+        "network.",
+    ),
+    "pareto": (
+        figure_pareto.draw,
+        "The figure of merit against the peak; bars are one sample standard deviation over seeds.",
+    ),
+    "timeline": (
+        figure_timeline.draw,
+        "Live bytes over the traced step that holds the peak, by role, one scale for all panels; the background is "
+        "the phase, the triangle the peak. The abscissa counts allocations and frees, not time.",
+    ),
+    "flops": (
+        figure_flops.draw,
+        "Floating-point operations by phase, and of the whole training; ratios are to backprop.",
+    ),
+    "learning": (
+        figure_learning.draw,
+        "The validation metric over the share of the budget spent: mean over seeds, band of one sample standard "
+        "deviation. Variants with another budget are drawn over their own.",
+    ),
+}
+
+
+def write_figures(run: Run, table: pd.DataFrame) -> dict[str, str]:
+    """Write ``figures/<name>.png`` and ``.pdf``; return ``{name: reason}`` of those that had nothing to draw.
+
+    An older drawing of such a figure is removed, for it would show another run than the tables do.
+    """
+    missing = {}
+    for name, (draw, _) in FIGURES.items():
+        stem: Path = run.folder.path / "figures" / name
+        with page():
+            try:
+                save(draw(run, table), stem)
+            except NothingToDraw as reason:
+                missing[name] = str(reason)
+                for suffix in (".png", ".pdf"):
+                    stem.with_suffix(suffix).unlink(missing_ok=True)
+    return missing

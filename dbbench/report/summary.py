@@ -1,0 +1,133 @@
+"""The page of a run: everything a reader needs to believe its table, built from the run's folder alone.
+
+    write_report(Path("runs/vision"))
+
+Building it twice gives the same bytes, so a committed report can be checked against its records.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from dbbench.errors import BadInput
+from dbbench.report import sections, tables, text
+from dbbench.report.figure_style import NothingToDraw
+from dbbench.report.figure_timeline import replay
+from dbbench.report.figures import FIGURES, write_figures
+from dbbench.report.run import Run, load
+from dbbench.report.verdict import LEVEL, bullets, verdict
+from dbbench.results.roles import ROLES
+from dbbench.results.store import write_atomically
+
+
+def write_report(folder: Path) -> list[str]:
+    """Build result tables, ``summary.md``, ``summary.csv`` and ``figures/`` of the run in ``folder``.
+
+    Returns one line for each file that could not be used; they are printed in the summary too, and the rest of the
+    report is built without them. Raises BadInput where not one record can be read.
+    """
+    run = load(folder)
+    run.problems.extend(_file_problems(run))
+    table = tables.comparison(run)
+    run.folder.write_tables()
+    undrawn = write_figures(run, table)
+    write_atomically(folder / "summary.csv", tables.to_csv(table))
+    write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
+    return run.problems
+
+
+def print_summary(folder: Path, console: Console) -> None:
+    """Print the tables and the verdict that end a run."""
+    run = load(folder)
+    table = tables.comparison(run)
+    for grid in tables.rich_tables(table):
+        console.print(grid)
+    console.print(_unescaped(verdict(run, table)), markup=False, highlight=False)
+    for problem in run.problems:
+        console.print(f"left out: {problem}", markup=False, highlight=False)
+
+
+def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> str:
+    """Return ``summary.md``."""
+    parts = [f"# {text.escaped(run.name)}: what training costs and what it learns", verdict(run, table)]
+    unfinished = [r for r in run.records if r.row.status != "ok"]
+    absent = run.without_record
+    if unfinished or absent:
+        count = len(run.records) + len(absent)
+        line = f"**{len(unfinished)} of {count} cells did not finish**"
+        line += f", and {len(absent)} left no record: {', '.join(map(text.code, absent))}" if absent else ""
+        parts.append(f"{line}. Means are over the seeds that did finish; n says how many.")
+    each = bullets(run, table)
+    if each:
+        note = (
+            f"{len(each)} comparisons at the {100 * LEVEL:.0f} % level, not corrected for their number. With few seeds "
+            "only large differences can be told from noise, so a difference that is not larger is not shown to be zero."
+        )
+        parts += ["\n".join(f"- {line}" for line in each), note]
+    if run.problems:
+        lines = "\n".join(f"- {text.escaped(problem)}" for problem in run.problems)
+        parts += ["## Problems with this folder", f"Left out of everything below:\n\n{lines}"]
+    if (table["status"] == "ok").any():
+        parts += ["## Result and cost", tables.markdown_cost(table)]
+        parts += ["## Memory at the peak of a training step, MiB", tables.markdown_memory(table)]
+    if (table["status"] != "ok").any():
+        parts += ["## Cells that did not finish", tables.markdown_failed(table)]
+    parts += ["## Budget", sections.budget(table)]
+    parts += ["## Figures", *_figures(undrawn)]
+    parts += ["## Set-up of each variant", sections.set_up(run, table)]
+    parts += ["## Inference, device and energy", sections.other_costs(table)]
+    parts += ["## Retained and other, by holder", sections.holders(run)]
+    parts += ["## Definitions", sections.definitions()]
+    parts += ["## Where these figures come from", sections.provenance(run)]
+    parts += ["## What was not measured", sections.not_measured(run)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(undrawn: dict[str, str]) -> list[str]:
+    found = []
+    for name, (_, caption) in FIGURES.items():
+        title = name.replace("_", " ")
+        if name in undrawn:
+            found.append(f"*{title}*: not drawn, {text.escaped(undrawn[name])}.")
+        else:
+            found.append(f"![{title}](figures/{name}.png)\n\n{caption} ([PDF](figures/{name}.pdf))")
+    return found
+
+
+def _file_problems(run: Run) -> list[str]:
+    """Read every trace and curve once: what is torn is said, and a trace must rise to the peak its record names."""
+    problems = []
+    for record in run.records:
+        name = record.row.config_hash
+        try:
+            run.folder.read_curves(name)
+        except BadInput as error:
+            problems.append(str(error))
+        try:
+            trace = run.folder.read_trace(name)
+            if trace is None or record.row.peak_bytes is None:
+                continue
+            problem = _trace_problem(trace, record.row.model_dump())
+            problems += [f"traces/{name}.parquet: {problem}"] if problem else []
+        except (BadInput, NothingToDraw) as error:
+            problems.append(str(error))
+    return problems
+
+
+def _trace_problem(trace: pd.DataFrame, row: dict[str, object]) -> str:
+    step = replay(trace)
+    highest = int(step.total.max())
+    if highest != row["peak_bytes"]:
+        return f"rises to {highest} bytes, its record's peak is {row['peak_bytes']}"
+    split = dict(zip(ROLES, np.asarray(step.live[step.peak_event]).tolist(), strict=True))
+    wrong = [role for role in ROLES if row[f"{role}_bytes"] is not None and split[role] != row[f"{role}_bytes"]]
+    return f"holds other bytes of {', '.join(wrong)} at the peak than its record" if wrong else ""
+
+
+def _unescaped(markdown: str) -> str:
+    """The terminal shows a sentence without the marks that Markdown needs."""
+    return markdown.replace("\\", "").replace("`", "")
