@@ -37,8 +37,29 @@ def test_every_claim_has_a_row_with_seven_cells_and_a_known_verdict(tmp_path):
         assert cells[-1] in (HOLDS, FAILS, OPEN, IDENTITY)
 
 
-PUBLISHED = """59.30 36.16 37.20 10.63 1.45 .71 .82 42.43 46.88 53.32 14.43 0.0181 7.85 38.03 41.64 45.42 40.40
-(4P+A)·L/B 4P·L+A .50504 10×""".split()
+PUBLISHED = [
+    "59.30",
+    "36.16",
+    "37.20",
+    "10.63",
+    "1.45",
+    ".71",
+    ".82",
+    "42.43",
+    "46.88",
+    "53.32",
+    "14.43",
+    "0.0181",
+    "7.85",
+    "38.03",
+    "41.64",
+    "45.42",
+    "40.40",
+    "(4P+A)·L/B",
+    "4P·L+A",
+    ".50504",
+    "10×",
+]
 
 
 @pytest.mark.parametrize("published", PUBLISHED)
