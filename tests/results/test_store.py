@@ -181,9 +181,7 @@ def test_a_trace_reads_back_with_its_types(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_trace("a", TRACE)
     read = folder.read_trace("a")
-    assert read.astype(dict.fromkeys(("phase", "role", "module", "op"), "str")).to_dict("list") == TRACE.to_dict(
-        "list"
-    )
+    assert read.astype(dict.fromkeys(("phase", "role", "module", "op"), "str")).to_dict("list") == TRACE.to_dict("list")
     types = {field.name: str(field.type) for field in pq.read_schema(tmp_path / "traces" / "a.parquet")}
     assert types["bytes"] == "int64"
     assert types["step"] == "int32"
