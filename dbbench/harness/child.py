@@ -84,7 +84,6 @@ class Child:
                     pass_fds=[far_end],
                     env=work.environment(),
                     start_new_session=True,  # a terminal's Ctrl-C is for the parent, which ends its children in order
-                    bufsize=0,
                 )
         finally:
             os.close(far_end)
@@ -93,6 +92,7 @@ class Child:
         self._lifeline = self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status will say so
             self._lifeline.write(work.order(folder, far_end))
+            self._lifeline.flush()
 
     def read(self) -> list[dict[str, Any]]:
         """Return the progress sent since the last call."""
@@ -105,7 +105,8 @@ class Child:
             if "failed" in message:
                 self._failed = Outcome(message["failed"], message["error"])
             else:
-                self._last = f"in {message.get('stage')} step {message.get('step')} of {message.get('steps')}"
+                steps = f" of {message['steps']}" if message.get("steps") else ""  # a budget in seconds has no count
+                self._last = f"in {message.get('stage')} step {message.get('step')}{steps}"
                 progress.append(message)
         return progress
 
@@ -138,7 +139,8 @@ class Child:
         """End it and what it started, now, and wait for it."""
         self._signal(signal.SIGKILL)
         self._process.wait()
-        self._lifeline.close()
+        with contextlib.suppress(BrokenPipeError):  # of an order that it did not live to read
+            self._lifeline.close()
 
     def _hold_to_limits(self) -> None:
         now = time.monotonic()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import json
 import os
 import platform
 import subprocess
@@ -131,14 +130,17 @@ def device_class(device: str) -> str:
 # ------------------------------------------------------------------------------------------------ the cells
 
 
-def identify(cells: list[Cell]) -> list[Job]:
-    """Name every cell by its hash, in order, equal ones once. Reads the data; may raise `BadInput`."""
+def identify(cells: list[Cell], where: str) -> list[Job]:
+    """Name every cell by its hash, in order, equal ones once.
+
+    This reads the data; where they cannot be read, the line of the `BadInput` opens with ``where``, the suite's file.
+    """
     from dbbench.harness.resolve import dataset_sha256  # reads data: not wanted by those who only want the lock
 
     several_depths = len({cell.network.depth for cell in cells}) > 1
     jobs: dict[str, Job] = {}
     for cell in cells:
-        data = dataset_sha256(cell)
+        data = dataset_sha256(cell, where)
         name = cell.config_hash(data, version("torch"), SCHEMA_VERSION, device_class(cell.device))
         point = f".depth-{cell.network.depth}" if several_depths else ""
         jobs.setdefault(name, Job(cell, name, data, point))
@@ -155,37 +157,12 @@ def first_seeds(jobs: list[Job]) -> list[Job]:
 
 def failed_record(job: Job, status: Status, error: str) -> Record:
     """Return the record of a cell that did not end well: what was asked, where it came from, and what went wrong."""
-    from dbbench.harness.resolve import resolve_cell
+    from dbbench.harness.resolve import resolve_cell  # which imports torch, and whose rows import this module
+    from dbbench.harness.rows import identity_row
 
-    cell, resolved = job.cell, resolve_cell(job.cell, job.cell.suite)
-    row = Row(
-        suite=cell.suite,
-        task=cell.task.name,
-        network=cell.network.name,
-        variant=cell.variant,
-        method=cell.method,
-        options_json=json.dumps(cell.options, sort_keys=True),
-        seed=cell.seed,
-        status=status,
-        error=error,
-        config_hash=job.config_hash,
-        network_size=cell.network.size,
-        depth=resolved.depth,
-        batch_size=cell.batch_size,
-        precision=cell.precision,
-        optimizer=cell.optimizer.name,
-        optimizer_implementation=cell.optimizer.implementation,
-        learning_rate=cell.optimizer.lr,
-        budget=cell.budget.kind,
-        budget_value=cell.budget.value,
-        threads=cell.threads,
-        device=device_class(cell.device),
-        torch_version=version("torch"),
-        git_commit=git_commit(),
-        dataset_sha256=job.dataset_sha256,
-        dbbench_version=dbbench_version(),
-    )
-    return Record(row=row, cell=cell.model_dump(mode="json"), environment={"log": log_name(job.config_hash)})
+    resolved = resolve_cell(job.cell, job.cell.suite)
+    row = Row(**identity_row(resolved, job.config_hash, job.dataset_sha256, status), error=error)
+    return Record(row=row, cell=job.cell.model_dump(mode="json"), environment={"log": log_name(job.config_hash)})
 
 
 def log_name(name: str) -> str:

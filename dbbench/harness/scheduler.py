@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from dbbench.errors import BadInput
 from dbbench.harness.child import Child, Outcome, Work
 from dbbench.harness.display import Display, show
 from dbbench.harness.folder import (
@@ -58,7 +59,7 @@ def run_suite(
     """
     check_folder(out)
     resolve(cells, suite_file)
-    named = identify(cells)
+    named = identify(cells, suite_file)
     with locked(out), Interrupt() as interrupt:
         try:
             run = _Run(named, out, _at_once(cells, jobs), console, interrupt)
@@ -152,14 +153,19 @@ class _Run:
         for torn in self._out.glob("**/.*.tmp"):
             torn.unlink()
         before = self._store.read_run()
+        names = {job.config_hash for job in self._jobs}
         if fresh:
-            for job in self._jobs:
+            for name in names:
                 for room in ("records", "timing"):
-                    (self._out / room / f"{job.config_hash}.json").unlink(missing_ok=True)
-        elif before.get("git_commit") != facts["git_commit"] and before and self.finished():
+                    (self._out / room / f"{name}.json").unlink(missing_ok=True)
+        rows = [record.row for record in self._store.read_records()[0] if record.row.config_hash in names]
+        others = {row.git_commit or "unknown" for row in rows if row.status == "ok"} - {
+            facts["git_commit"] or "unknown"
+        }
+        if others:
             self._warn(
-                f"{self._out}: its cells were run at commit {before.get('git_commit')}, this is "
-                f"{facts['git_commit']}; they are kept (--fresh redoes them)"
+                f"{self._out} holds finished cells of commit {', '.join(sorted(others))}; this is "
+                f"{facts['git_commit'] or 'unknown'}. They are kept; --fresh redoes them"
             )
         self._store.write_run(with_earlier(facts, before))
 
@@ -177,7 +183,7 @@ class _Run:
             for work, outcome in work_off(works, self._out, self._at_once, display, self._interrupt):
                 outcome = self._settled(work.jobs[0], outcome)
                 display.ended(work.name, outcome.status, outcome.error)
-                self._any_new = True
+                self._any_new |= outcome.status == "ok"
 
     def _settled(self, job: Job, outcome: Outcome) -> Outcome:
         """Let the folder decide: a cell is done when its record is there, whatever became of its process after."""
@@ -219,9 +225,11 @@ class _Run:
         """Write the report from the folder and print its table."""
         from dbbench.report.summary import print_summary, write_report  # matplotlib: only now is it needed
 
-        for problem in write_report(self._out):
-            self._warn(problem)
-        print_summary(self._out, self._console)
+        try:
+            write_report(self._out)  # the problems that it returns are in the summary
+            print_summary(self._out, self._console)
+        except BadInput as error:  # interrupted before the first cell ended: there is nothing to report on
+            self._warn(str(error))
 
     def _warn(self, text: str) -> None:
         self._console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)

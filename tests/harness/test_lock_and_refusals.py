@@ -84,7 +84,7 @@ def test_equal_cells_are_run_once_and_only_other_results_change_the_name() -> No
         a.model_copy(update={"timeout_seconds": 5.0, "suite": "other"}),
         a.model_copy(update={"optimizer": a.optimizer.model_copy(update={"lr": 0.5})}),
     ]
-    jobs = identify([a, *others])
+    jobs = identify([a, *others], "tiny.yaml")
     assert [job.cell for job in jobs] == [a, others[1]]
     assert len({job.config_hash for job in jobs}) == 2
 
@@ -93,8 +93,8 @@ def test_a_grid_of_depths_is_told_apart_on_the_screen() -> None:
     """Two lines of the display would otherwise be called the same."""
     a = make_cell("a")
     deep = a.model_copy(update={"network": a.network.model_copy(update={"depth": 4})})
-    assert [job.label for job in identify([a, deep])] == ["a.depth-2 · seed 0", "a.depth-4 · seed 0"]
-    assert [job.label for job in identify([a])] == ["a · seed 0"]
+    assert [job.label for job in identify([a, deep], "tiny.yaml")] == ["a.depth-2 · seed 0", "a.depth-4 · seed 0"]
+    assert [job.label for job in identify([a], "tiny.yaml")] == ["a · seed 0"]
 
 
 def test_the_first_seed_of_every_variant_and_depth_is_timed() -> None:
@@ -107,7 +107,7 @@ def test_the_first_seed_of_every_variant_and_depth_is_timed() -> None:
 
 def test_a_failed_cell_still_says_what_it_was_and_where_it_came_from(tmp_path: Path) -> None:
     """A row of a failure without its settings or versions could not be acted upon."""
-    (job,) = identify([make_cell("a", options={})])
+    (job,) = identify([make_cell("a")], "tiny.yaml")
     store = RunFolder(tmp_path)
     store.write_record(failed_record(job, "timeout", "too long"))
     (record,), problems = store.read_records()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rich.console import Console
 
 from dbbench.harness.scheduler import run_suite
+from dbbench.results.store import RunFolder
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, OptimizerChoice, TaskChoice
 
 
@@ -20,7 +23,7 @@ def make_cell(variant: str, method: str = "backprop", seed: int = 0, **changes: 
         "method": method,
         "options": {},
         "task": TaskChoice(name="digits"),
-        "network": NetworkChoice(name="vit", size="tiny", depth=2),
+        "network": NetworkChoice(name="vit", size="tiny", depth=2, patch=4),
         "optimizer": OptimizerChoice(),
         "precision": "fp32",
         "budget": Budget(kind="samples", value=320),
@@ -39,19 +42,29 @@ def quiet() -> Console:
 
 
 def run_tiny(
-    cells: list[Cell], out: Path, *, jobs: int = 2, fresh: bool = False, trace: bool = False
+    cells: list[Cell], out: Path, *, fresh: bool = False, trace: bool = False, report: bool = False
 ) -> tuple[int, str]:
-    """Run ``cells`` into ``out``; return the exit status and what was shown."""
+    """Run ``cells`` into ``out``, two at a time; return the exit status and what was shown.
+
+    Without ``report`` only the tables are written at the end: drawing the figures takes longer than the cells do.
+    """
     console = quiet()
-    status = run_suite(
-        cells,
-        suite_name="tiny",
-        suite_file="suites/tiny.yaml",
-        out=out,
-        jobs=jobs,
-        fresh=fresh,
-        trace=trace,
-        console=console,
-    )
+    with contextlib.ExitStack() as patches:
+        if not report:
+            summary = "dbbench.report.summary"
+            patches.enter_context(
+                mock.patch(f"{summary}.write_report", lambda folder: RunFolder(folder).write_tables())
+            )
+            patches.enter_context(mock.patch(f"{summary}.print_summary"))
+        status = run_suite(
+            cells,
+            suite_name="tiny",
+            suite_file="suites/tiny.yaml",
+            out=out,
+            jobs=2,
+            fresh=fresh,
+            trace=trace,
+            console=console,
+        )
     assert isinstance(console.file, io.StringIO)
     return status, console.file.getvalue()

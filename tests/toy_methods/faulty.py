@@ -22,13 +22,6 @@ class Raises(Backprop):
         raise ValueError("the toy broke\n[red]on purpose[/red]" + "!" * 400)
 
 
-class EatsMemory(Backprop):
-    """A real refusal of Python's allocator."""
-
-    def step(self, batch: Batch, plan: Plan) -> StepReport:
-        raise AssertionError(f"nobody has {len(bytearray(1 << 62))} bytes")
-
-
 class EatsTensorMemory(Backprop):
     """A real refusal of torch's CPU allocator, which raises a RuntimeError like any other."""
 
