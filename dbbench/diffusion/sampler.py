@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -23,7 +24,7 @@ def euler_step(z: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> 
 
 def euler(denoise: Callable[[Tensor, float], Tensor], z: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Follow ``sigmas`` (descending) from z at sigmas[0] and return z at sigmas[-1]."""
-    for sigma, next_sigma in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, next_sigma in itertools.pairwise(sigmas):
         z = euler_step(z, denoise(z, sigma), sigma, next_sigma)
     return z
 

@@ -15,10 +15,10 @@ from dbbench.errors import BadInput, did_you_mean
 from dbbench.harness.budget import course
 from dbbench.methods.base import Method, Setting
 from dbbench.methods.optimizers import OptimizerSettings
-from dbbench.networks.base import InputShape, Network, Options, initialise
+from dbbench.networks.base import BaseOptions, InputShape, Network, initialise
 from dbbench.streams import Streams
-from dbbench.suite.cell import Cell
-from dbbench.suite.schema import check
+from dbbench.suite.cell import Cell, NetworkChoice, TaskChoice
+from dbbench.suite.schema import Shared, check
 from dbbench.tasks.base import Task
 
 
@@ -29,19 +29,18 @@ class Resolved:
     cell: Cell
     where: str
     method: type[Method]
-    options: Options
+    options: BaseOptions
     task: type[Task]
-    task_options: Options
+    task_options: BaseOptions
     network: type[Network]
-    network_options: Options
+    network_options: BaseOptions
     depth: int
 
     def setting(self) -> Setting:
         """Return what the suite fixes for every method alike."""
-        chosen = self.cell.optimizer.model_dump(exclude={"name"})
-        return Setting(
-            OptimizerSettings(**chosen), self.cell.precision, Streams(self.cell.seed, self.cell.device), self.cell.device
-        )
+        cell = self.cell
+        settings = OptimizerSettings(**cell.optimizer.model_dump(exclude={"name"}))
+        return Setting(settings, cell.precision, Streams(cell.seed, cell.device), cell.device)
 
     def load_task(self) -> Task:
         """Load the data. It raises BadInput when they are missing or corrupt."""
@@ -73,16 +72,18 @@ def _on_meta(module: torch.nn.Module) -> bool:
 
 def resolve_cell(cell: Cell, where: str) -> Resolved:
     """Find what ``cell`` names and check every option; ``where`` (the suite's file) opens a BadInput's line."""
-    label = f"methods.{cell.variant}"
+    label = f"methods.{cell.variant.partition('.')[0]}"  # what follows the dot is the grid's
     method = plugins.find("methods", cell.method, f"{where}: {label}.method")
     task = plugins.find("tasks", cell.task.name, f"{where}: task.name")
     network = plugins.find("networks", cell.network.name, f"{where}: network.name")
     if cell.network.size not in network.sizes():
         hint = did_you_mean(cell.network.size, network.sizes())
         raise BadInput(f"{where}: network.size: unknown size '{cell.network.size}'{hint}")
-    options = check(method.Options, cell.options, where, label)
-    task_options = check(task.Options, cell.task.model_extra or {}, where, "task")
-    network_options = check(network.Options, cell.network.model_extra or {}, where, "network")
+    overrides = ("method", *Shared.model_fields)
+    options = check(method.Options, cell.options, where, label, overrides)
+    task_options = check(task.Options, cell.task.model_extra or {}, where, "task", TaskChoice.model_fields)
+    extra = cell.network.model_extra or {}
+    network_options = check(network.Options, extra, where, "network", NetworkChoice.model_fields)
     depth = cell.network.depth or network.preset(cell.network.size)["depth"]
     try:
         method.check(options, depth)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dbbench.harness.budget import course_in_seconds
 from dbbench.methods.base import Method, Plan
@@ -38,14 +40,21 @@ class Stopwatch:
 
 @dataclass
 class Training:
-    """What a training run did, and its learning curve as rows of ``curves/<hash>.parquet``."""
+    """What a training run did.
+
+    ``blocks`` is the active block of each step; ``curve`` are rows of ``curves/<hash>.parquet``.
+    """
 
     samples: int = 0
     layer_updates: int = 0
-    steps: int = 0
     seconds: float = 0.0
-    steps_by_block: dict[int, int] = field(default_factory=dict)
+    transferred_bytes: int = 0
+    blocks: list[int] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return len(self.blocks)
 
     def curves(self) -> pd.DataFrame:
         """Return the learning curve as a data frame."""
@@ -55,60 +64,71 @@ class Training:
 def train(
     method: Method, task: Task, cell: Cell, plans: list[Plan] | None, report: Callable[[dict[str, Any]], None]
 ) -> Training:
-    """Train ``method`` along ``plans`` (None: until the budget's seconds are spent), evaluating as the cell says.
-
-    The global generator is set anew before each step from (seed, block, step of the block), so that a layer that
-    draws from it (dropout) does not tie blocks together.
-    """
-    done, watch = Training(), Stopwatch()
+    """Train ``method`` along ``plans`` (None: until the budget's seconds are spent), evaluating as the cell says."""
+    loop, watch, told, evaluated = Loop(method, task, cell), Stopwatch(), 0.0, 0
     steps: Iterable[Plan] = course_in_seconds(method, cell.budget.value, watch.seconds) if plans is None else plans
-    losses = torch.zeros((), device=cell.device)
-    since, next_evaluation, told = 0, 1, 0.0
-
-    def evaluate(fraction: float) -> None:
-        nonlocal losses, since
-        values = task.evaluate("validation", method.predict)[""]
-        rows = [("validation", name, value) for name, value in values.items()]
-        if since:
-            rows.append(("train", "loss", losses.item() / since))
-        for split, name, value in rows:
-            done.curve.append(
-                {"step": done.steps, "samples": done.samples, "layer_updates": done.layer_updates}
-                | {"budget_fraction": fraction, "split": split, "name": name, "value": value}
-            )
-        losses, since = torch.zeros((), device=cell.device), 0
-
-    watch.pause(lambda: evaluate(0.0))
+    watch.pause(partial(loop.evaluate, 0.0))
     for plan in steps:
-        if plan.fraction * cell.evaluations >= next_evaluation:
-            watch.pause(lambda: evaluate(plan.fraction))
-            next_evaluation = int(plan.fraction * cell.evaluations) + 1
-        torch.manual_seed(method.setting.streams.key("global", plan.block, plan.block_step))
-        result = method.step(task.train_batch(plan.block_step), plan)
-        losses += result.loss
-        since += 1
-        done.steps += 1
-        done.samples += result.samples
-        done.layer_updates += result.layers_updated
-        done.steps_by_block[plan.block] = done.steps_by_block.get(plan.block, 0) + 1
+        if int(plan.fraction * cell.evaluations) > evaluated:
+            evaluated = int(plan.fraction * cell.evaluations)
+            watch.pause(partial(loop.evaluate, plan.fraction))
+        loss = loop.step(plan)
         if time.perf_counter() - told > REPORT_EVERY_SECONDS:
             told = time.perf_counter()
-            report(_progress(done, plan, None if plans is None else len(plans), result.loss.item()))
-    done.seconds = watch.seconds()
-    evaluate(1.0)
-    return done
+            report(loop.progress(plan.fraction, None if plans is None else len(plans), loss.item()))
+    loop.done.seconds = watch.seconds()
+    loop.evaluate(1.0)
+    return loop.done
 
 
-def _progress(done: Training, plan: Plan, steps: int | None, loss: float) -> dict[str, Any]:
-    headline = [row for row in done.curve if row["split"] == "validation"]
-    metric = headline[0]["name"] if headline else None
-    values = [row["value"] for row in headline if row["name"] == metric]
-    return {
-        "stage": "train",
-        "step": done.steps,
-        "steps": steps,
-        "fraction": plan.fraction,
-        "loss": loss,
-        "metric_name": metric,
-        "metric": values[-1] if values else None,
-    }
+class Loop:
+    """The state of a training loop: what is done, and the loss since the last evaluation."""
+
+    def __init__(self, method: Method, task: Task, cell: Cell) -> None:
+        self.method, self.task, self.cell, self.done = method, task, cell, Training()
+        self._loss_sum = torch.zeros((), device=cell.device)
+        self._losses = 0
+
+    def step(self, plan: Plan) -> Tensor:
+        """Take one step and return its loss.
+
+        The global generator is set anew from (seed, block, step of the block), so that a layer that draws from it
+        (dropout) does not tie blocks together.
+        """
+        method, done = self.method, self.done
+        torch.manual_seed(method.setting.streams.key("global", plan.block, plan.block_step))
+        moved = method.transferred_bytes
+        result = method.step(self.task.train_batch(plan.block_step), plan)
+        done.transferred_bytes += method.transferred_bytes - moved
+        done.samples += result.samples
+        done.layer_updates += result.layers_updated
+        done.blocks.append(plan.block)
+        self._loss_sum += result.loss
+        self._losses += 1
+        return result.loss
+
+    def evaluate(self, fraction: float) -> None:
+        """Add a point to the curve: the validation split, and the mean training loss since the point before."""
+        done, values = self.done, self.task.evaluate("validation", self.method.predict)[""]
+        rows = [("validation", name, value) for name, value in values.items()]
+        if self._losses:
+            rows.append(("train", "loss", self._loss_sum.item() / self._losses))
+        at: dict[str, Any] = {"step": done.steps, "samples": done.samples, "layer_updates": done.layer_updates}
+        at["budget_fraction"] = fraction
+        done.curve += [at | {"split": split, "name": name, "value": value} for split, name, value in rows]
+        self._loss_sum.zero_()
+        self._losses = 0
+
+    def progress(self, fraction: float, steps: int | None, loss: float) -> dict[str, Any]:
+        """Return what a display wants to know."""
+        metric = self.task.metrics[0].name
+        values = [row["value"] for row in self.done.curve if row["split"] == "validation" and row["name"] == metric]
+        return {
+            "stage": "train",
+            "step": self.done.steps,
+            "steps": steps,
+            "fraction": fraction,
+            "loss": loss,
+            "metric_name": metric,
+            "metric": values[-1],
+        }

@@ -44,7 +44,7 @@ FREE = frozenset(
     grid_sampler_2d affine_grid_generator
     empty empty_like empty_strided empty_permuted new_empty new_empty_strided new_zeros new_ones new_full zeros
     zeros_like zero_ zero ones ones_like full full_like fill_ fill arange linspace eye scalar_tensor tril triu randn
-    randn_like rand rand_like randint randperm normal normal_ uniform_ uniform random_ multinomial exponential_ log_normal_
+    randn_like rand rand_like randint randperm normal normal_ uniform_ uniform random_ multinomial exponential_
     lift lift_fresh lift_fresh_copy detach detach_ alias clone copy_ copy view t transpose permute expand
     squeeze unsqueeze squeeze_ unsqueeze_ select slice split split_with_sizes chunk unbind cat stack repeat flip
     roll as_strided as_strided_ diagonal unfold movedim contiguous resize_ set_ is_same_size record_stream

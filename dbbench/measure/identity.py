@@ -72,10 +72,10 @@ class Identities:
                 note(recorder, buffer, "buffers", name)
         for optimizers in self._optimizers:
             for optimizer in optimizers():
-                for parameter, state in optimizer.state.items():
+                for owner, state in optimizer.state.items():
                     for key, value in state.items():
                         if isinstance(value, Tensor):
-                            note(recorder, value, "optimizer", f"{names.get(id(parameter), '?')}.{key}")
+                            note(recorder, value, "optimizer", f"{names.get(id(owner), '?')}.{key}")
         for others in self._others:
             for role, name, tensor in others():
                 note(recorder, tensor, role, name)

@@ -15,6 +15,7 @@ The recorder decides nothing; roles are given afterwards (`dbbench.measure.accou
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,9 +122,19 @@ class Ledger:
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             if not frame.f_globals.get("__name__", "").startswith("dbbench.measure."):
-                for name, value in list(frame.f_locals.items()):
+                for name, value in _locals(frame):
                     items = value if isinstance(value, (tuple, list)) else (value,)
                     if any(isinstance(i, Tensor) and self._recorder.number_of(i) == number for i in items):
                         return f"local '{name}' in {frame.f_code.co_qualname}"
             frame = frame.f_back
         return "(no local variable)"
+
+
+def _locals(frame: FrameType) -> list[tuple[str, Any]]:
+    """Return a function's variables without leaving it a copy: before Python 3.13 a frame keeps the one it is asked
+    for, and with it every tensor that the function lets go of afterwards."""
+    found = frame.f_locals
+    items = list(found.items())
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        found.clear()
+    return items

@@ -7,7 +7,7 @@ says which figure is lost, instead of a ledger that is quietly wrong.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -53,6 +53,28 @@ def is_recomputation(hooks: object) -> bool:
 def is_reentrant_recomputation(node: Any) -> bool:
     """Tell whether ``node`` is a reentrant checkpoint's, whose backward runs the forward with gradients on."""
     return node is not None and torch.is_grad_enabled() and node.name() == "CheckpointFunctionBackward"
+
+
+def allocations(profile: Any) -> list[tuple[int, int]]:
+    """Return (time in ns, ± bytes) of the CPU allocator's events in a finished profile with ``profile_memory``."""
+    found = []
+    for event in _tree(profile):
+        if event.tag == torch._C._profiler._EventType.Allocation:
+            found.append((event.start_time_ns, event.extra_fields.alloc_size))
+    return sorted(found, key=lambda item: item[0])
+
+
+def ranges(profile: Any, name: str) -> list[tuple[int, int]]:
+    """Return (start, end) in ns of each ``record_function(name)`` in a finished profile."""
+    return sorted((e.start_time_ns, e.end_time_ns) for e in _tree(profile) if e.name == name)
+
+
+def _tree(profile: Any) -> Iterator[Any]:
+    pending = list(profile.profiler.kineto_results.experimental_event_tree())
+    while pending:
+        event = pending.pop()
+        yield event
+        pending.extend(event.children)
 
 
 def _storage_finaliser() -> bool:
@@ -105,6 +127,15 @@ def _flop_formulas() -> bool:
     return formula(torch.empty(2, 3), torch.empty(3, 4), out_val=out) == 2 * 2 * 3 * 4
 
 
+def _allocator_events() -> bool:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile, torch.profiler.record_function("here"):
+        torch.empty(1024)
+    (start, end), *_ = ranges(profile, "here")
+    inside = [size for time, size in allocations(profile) if start <= time <= end]
+    return 4096 in inside and -4096 in inside
+
+
 def self_test() -> list[tuple[str, bool, str]]:
     """Try each symbol; return (symbol, works, what it is for)."""
     tests: list[tuple[str, Callable[[], bool], str]] = [
@@ -112,6 +143,7 @@ def self_test() -> list[tuple[str, bool, str]]:
         ("_C._autograd._get_sequence_nr, Node._sequence_nr", _sequence_numbers, "the module of a backward's bytes"),
         ("_C._current_graph_task_id, _current_autograd_node", _graph_task, "telling backward from forward"),
         ("saved_tensors_hooks.__enter__, _recomputation_hook", _recomputation, "what a checkpoint saves"),
+        ("profiler.kineto_results.experimental_event_tree", _allocator_events, "the CPU allocator's own peak"),
         ("torch.utils.flop_counter.flop_registry", _flop_formulas, "FLOPs of matrix products and attention"),
     ]
     results = []

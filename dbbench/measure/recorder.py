@@ -7,7 +7,6 @@ random-number states that checkpointing stashes, and the hooks that checkpointin
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +22,8 @@ from dbbench.measure.flops import FlopCount
 from dbbench.measure.modules import ModulePaths
 from dbbench.results.trace import Trace
 
+#: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
+_LIFT = torch.ops.aten.lift_fresh.default
 _CAST = torch.ops.aten._to_copy.default
 
 
@@ -159,7 +160,7 @@ class Recorder(private.TorchDispatchMode):
             if storage.nbytes() != self._size[number]:
                 self._resized(number, storage.nbytes(), phase, self._op_name(func))
             return
-        if _is_input(address, args):
+        if func is not _LIFT and _is_input(address, args):
             if storage.resizable():  # memory that numpy or another library owns is not the allocator's
                 self._adopt(storage, address)
             return
@@ -292,10 +293,8 @@ class Recorder(private.TorchDispatchMode):
             if private.is_recomputation(hooks):
                 recorder.mark(None)
 
-        saved_tensors_hooks.__enter__ = entering  # type: ignore[method-assign]
-        saved_tensors_hooks.__exit__ = leaving  # type: ignore[method-assign]
-        self._undo.append(lambda: setattr(saved_tensors_hooks, "__enter__", enter))
-        self._undo.append(lambda: setattr(saved_tensors_hooks, "__exit__", leave))
+        self._patch(saved_tensors_hooks, "__enter__", entering, enter)
+        self._patch(saved_tensors_hooks, "__exit__", leaving, leave)
 
     def _patch_untracked_allocations(self) -> None:
         get_rng_state, resize = torch.get_rng_state, torch.UntypedStorage.resize_
@@ -315,11 +314,16 @@ class Recorder(private.TorchDispatchMode):
                 self._resized(number, size, self._now(), "UntypedStorage.resize_")
             return result
 
-        for module in (torch, sys.modules["torch.random"]):
-            setattr(module, "get_rng_state", recorded_rng_state)
-            self._undo.append(lambda module=module: setattr(module, "get_rng_state", get_rng_state))  # type: ignore[misc]
-        torch.UntypedStorage.resize_ = recorded_resize  # type: ignore[method-assign]
-        self._undo.append(lambda: delattr(torch.UntypedStorage, "resize_"))
+        for owner, name, wrapper, original in (
+            (torch, "get_rng_state", recorded_rng_state, get_rng_state),
+            (torch.random, "get_rng_state", recorded_rng_state, get_rng_state),
+            (torch.UntypedStorage, "resize_", recorded_resize, resize),
+        ):
+            self._patch(owner, name, wrapper, original)
+
+    def _patch(self, owner: Any, name: str, wrapper: Any, original: Any) -> None:
+        setattr(owner, name, wrapper)
+        self._undo.append(lambda: setattr(owner, name, original))
 
 
 def _is_input(address: int, args: tuple[Any, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from dbbench.methods.base import Method, Plan, StepReport
-from dbbench.networks.base import Options, State
+from dbbench.networks.base import BaseOptions, State
 from dbbench.tasks.base import Batch
 
 
@@ -13,7 +13,7 @@ class Backprop(Method):
     """One forward through all layers, one backward, one update of everything."""
 
     @classmethod
-    def split(cls, options: Options, depth: int) -> list[int]:
+    def split(cls, options: BaseOptions, depth: int) -> list[int]:
         return [depth]
 
     def prepare(self) -> None:

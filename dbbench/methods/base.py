@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dbbench.methods.optimizers import OptimizerSettings
-from dbbench.networks.base import Network, Options
+from dbbench.networks.base import BaseOptions, Network
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch, Task
 
@@ -62,7 +62,7 @@ class Method(ABC):
     blocks are trained one after another, an equal share of the budget each, and never again.
     """
 
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
     staged: ClassVar[bool] = False
@@ -71,20 +71,21 @@ class Method(ABC):
     residency: str = "all"
 
     @classmethod
-    def check(cls, options: Options, depth: int) -> None:
+    def check(cls, options: BaseOptions, depth: int) -> None:
         """Raise ``ValueError("key: what is wrong")`` if ``options`` do not suit a network of ``depth`` layers."""
+        return
 
     @classmethod
-    def condition_width(cls, options: Options, width: int) -> int | None:
+    def condition_width(cls, options: BaseOptions, width: int) -> int | None:
         """Return the width of the condition that the network's layers must take, or None for the plain network."""
         return None
 
     @classmethod
     @abstractmethod
-    def split(cls, options: Options, depth: int) -> list[int]:
+    def split(cls, options: BaseOptions, depth: int) -> list[int]:
         """Return the number of layers of each block, in the network's order; they sum to ``depth``."""
 
-    def __init__(self, network: Network, task: Task, options: Options, setting: Setting) -> None:
+    def __init__(self, network: Network, task: Task, options: BaseOptions, setting: Setting) -> None:
         self.network, self.task, self.options, self.setting = network, task, options, setting
         self.layers_per_block = self.split(options, len(network.schedule()))
         self.blocks = len(self.layers_per_block)

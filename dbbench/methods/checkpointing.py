@@ -24,12 +24,14 @@ class Checkpointing(Backprop):
     al., §4.2), ``every_k`` the option ``k``.
     """
 
-    class Options(networks.Options):
+    class Options(networks.BaseOptions):
         policy: Literal["every_layer", "sqrt", "every_k"] = "every_layer"
         k: Annotated[int, Field(ge=1)] | None = None
 
+    options: Options
+
     @classmethod
-    def check(cls, options: networks.Options, depth: int) -> None:
+    def check(cls, options: networks.BaseOptions, depth: int) -> None:
         assert isinstance(options, cls.Options)
         if (options.policy == "every_k") != (options.k is not None):
             raise ValueError("k: goes with policy 'every_k', and only with it")
@@ -39,7 +41,6 @@ class Checkpointing(Backprop):
     def segment_length(self) -> int:
         """Return the number of layers between two kept activations."""
         options, depth = self.options, self.layers_per_block[0]
-        assert isinstance(options, self.Options)
         if options.policy == "every_k":
             assert options.k is not None
             return options.k

@@ -87,7 +87,7 @@ class Front(nn.Module):
 class DiffusionBlocks(Method):
     """Blocks trained one at a time as denoisers of noise intervals, then run in a chain from noise to the target."""
 
-    class Options(networks.Options):
+    class Options(networks.BaseOptions):
         blocks: Annotated[int, Field(ge=1)] = 3
         layers_per_block: list[Annotated[int, Field(ge=1)]] | None = None
         overlap: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
@@ -114,7 +114,7 @@ class DiffusionBlocks(Method):
     options: Options
 
     @classmethod
-    def check(cls, options: networks.Options, depth: int) -> None:
+    def check(cls, options: networks.BaseOptions, depth: int) -> None:
         assert isinstance(options, cls.Options)
         o = options
         if o.blocks > depth:
@@ -131,7 +131,7 @@ class DiffusionBlocks(Method):
             raise ValueError(f"inference_steps: {o.inference_steps} is no multiple of blocks: {o.blocks}")
 
     @classmethod
-    def split(cls, options: networks.Options, depth: int) -> list[int]:
+    def split(cls, options: networks.BaseOptions, depth: int) -> list[int]:
         assert isinstance(options, cls.Options)
         if options.layers_per_block is not None:
             return list(options.layers_per_block)
@@ -139,7 +139,7 @@ class DiffusionBlocks(Method):
         return [each + (b < left) for b in range(options.blocks)]
 
     @classmethod
-    def condition_width(cls, options: networks.Options, width: int) -> int | None:
+    def condition_width(cls, options: networks.BaseOptions, width: int) -> int | None:
         assert isinstance(options, cls.Options)
         return options.condition_width or width
 
@@ -280,6 +280,7 @@ class DiffusionBlocks(Method):
         raw = self.options.inference_embedding == "raw"
         z = self.law.sigma_max * self._noise(len(inputs), generator)
         results: list[Tensor] = []
+        probabilities = denoised = z
         for i, sigma in enumerate(self.sigmas):
             block = owner(sigma, self.intervals)
             self.keeper.activate(block, training=False)

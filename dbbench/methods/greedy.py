@@ -7,6 +7,7 @@ holds gradients and optimizer state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -23,20 +24,21 @@ from dbbench.tasks.base import Batch
 class Greedy(Method):
     """Stages of ``layers_per_stage`` layers, each with its auxiliary head; the last stage's head is the network's."""
 
-    class Options(networks.Options):
+    class Options(networks.BaseOptions):
         layers_per_stage: Annotated[int, Field(ge=1)] = 1
         ensemble: bool = False
 
+    options: Options
     staged = True
 
     @classmethod
-    def check(cls, options: networks.Options, depth: int) -> None:
+    def check(cls, options: networks.BaseOptions, depth: int) -> None:
         assert isinstance(options, cls.Options)
         if options.layers_per_stage > depth:
             raise ValueError(f"layers_per_stage: {options.layers_per_stage} is more than the network's {depth} layers")
 
     @classmethod
-    def split(cls, options: networks.Options, depth: int) -> list[int]:
+    def split(cls, options: networks.BaseOptions, depth: int) -> list[int]:
         assert isinstance(options, cls.Options)
         k = options.layers_per_stage
         return [min(k, depth - start) for start in range(0, depth, k)]
@@ -104,7 +106,6 @@ class Greedy(Method):
 
         With the option ``ensemble`` the method's own is the mean of the heads' probabilities.
         """
-        assert isinstance(self.options, self.Options)
         self.model.eval()
         ways: dict[str, Tensor] = {}
         with self.autocast():
@@ -114,7 +115,7 @@ class Greedy(Method):
                 logits = self.heads[stage](self.network.read(state.x, state.context))
                 ways[f"head_{stage}"] = logits.float().log_softmax(dim=-1)
         last = ways[f"head_{self._latest}"]
-        mean = torch.stack(list(ways.values())).logsumexp(dim=0) - torch.log(torch.tensor(float(len(ways))))
+        mean = torch.stack(list(ways.values())).logsumexp(dim=0) - math.log(len(ways))
         return {"": mean if self.options.ensemble else last, "ensemble": mean} | ways
 
     def state(self) -> dict[str, object]:

@@ -124,4 +124,4 @@ class _ParkedState:
 
 def _buffer(tensor: Tensor) -> memoryview:
     """Return the bytes of a contiguous CPU tensor without a copy."""
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dbbench.streams import Streams
 
 
-class Options(BaseModel):
+class BaseOptions(BaseModel):
     """Options of a network, task or method: unknown keys and loose types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -48,7 +48,7 @@ class Network(nn.Module, ABC):
     Everything outside ``layers`` is *shared*: under a block-wise method it belongs to every block.
     """
 
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
     layers: nn.ModuleList
     head: nn.Module
     width: int
@@ -59,7 +59,7 @@ class Network(nn.Module, ABC):
         cls,
         size: str,
         shape: InputShape,
-        options: Options,
+        options: BaseOptions,
         depth: int | None = None,
         condition_width: int | None = None,
     ) -> Self:

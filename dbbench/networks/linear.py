@@ -32,7 +32,7 @@ class LinearClassifier(base.Network):
         cls,
         size: str,
         shape: InputShape,
-        options: base.Options,
+        options: base.BaseOptions,
         depth: int | None = None,
         condition_width: int | None = None,
     ) -> Self:

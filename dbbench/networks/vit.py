@@ -110,7 +110,7 @@ class PatchEmbedding(nn.Module):
 class ViT(base.Network):
     """Pre-norm vision transformer; an option makes its layer norms adaptive, starting as the plain network."""
 
-    class Options(base.Options):
+    class Options(base.BaseOptions):
         patch: Annotated[int, Field(ge=1)] | None = None
         dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
         gate_start: Literal[0, 1] = 1
@@ -148,7 +148,7 @@ class ViT(base.Network):
         cls,
         size: str,
         shape: InputShape,
-        options: base.Options,
+        options: base.BaseOptions,
         depth: int | None = None,
         condition_width: int | None = None,
     ) -> Self:

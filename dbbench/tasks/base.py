@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dbbench.networks.base import InputShape, Options
+from dbbench.networks.base import BaseOptions, InputShape
 from dbbench.streams import Streams
 
 Split = Literal["validation", "test"]
@@ -40,7 +40,7 @@ class Metric:
 class Task(ABC):
     """Data, loss and metrics. ``metrics[0]`` is the headline."""
 
-    Options: ClassVar[type[Options]] = Options
+    Options: ClassVar[type[BaseOptions]] = BaseOptions
     name: str
     metrics: ClassVar[tuple[Metric, ...]]
     shape: InputShape
@@ -48,11 +48,11 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def input_shape(cls, options: Options) -> InputShape:
+    def input_shape(cls, options: BaseOptions) -> InputShape:
         """Return the shape of the inputs without loading any data (a dry run needs it)."""
 
     @abstractmethod
-    def __init__(self, options: Options, streams: Streams, batch_size: int, where: str = "task") -> None:
+    def __init__(self, options: BaseOptions, streams: Streams, batch_size: int, where: str = "task") -> None:
         """Load the data; ``where`` (file and key) opens the message of a BadInput."""
 
     @abstractmethod

@@ -27,7 +27,7 @@ from dbbench.tasks.base import Batch, Metric, Split, Task
 EVALUATION_BATCH_SIZE = 250
 
 
-class ImageOptions(networks.Options):
+class ImageOptions(networks.BaseOptions):
     """Options of every image task: a local ``folder`` where the data set needs one, and the augmentation."""
 
     folder: str | None = None
@@ -38,17 +38,17 @@ class ImageOptions(networks.Options):
 class ImageClassification(Task):
     """Shared by every set of images: batches are float32 [batch, channels, height, width], standardised."""
 
-    Options: ClassVar[type[networks.Options]] = ImageOptions
+    Options: ClassVar[type[networks.BaseOptions]] = ImageOptions
     metrics = (Metric("accuracy", "fraction", "higher"), Metric("cross_entropy", "nats", "lower"))
     data_set: ClassVar[str]
     fixed_shape: ClassVar[InputShape]
     loader_options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def input_shape(cls, options: networks.Options) -> InputShape:
+    def input_shape(cls, options: networks.BaseOptions) -> InputShape:
         return cls.fixed_shape
 
-    def __init__(self, options: networks.Options, streams: Streams, batch_size: int, where: str = "task") -> None:
+    def __init__(self, options: networks.BaseOptions, streams: Streams, batch_size: int, where: str = "task") -> None:
         assert isinstance(options, ImageOptions)
         extra = {name: getattr(options, name) for name in self.loader_options}
         images = data.load_images(self.data_set, folder=options.folder, where=where, **extra)
@@ -157,6 +157,6 @@ class ImageDataset(ImageClassification):
     loader_options = ("image_column", "label_column", "train_split", "test_split")
 
     @classmethod
-    def input_shape(cls, options: networks.Options) -> InputShape:
+    def input_shape(cls, options: networks.BaseOptions) -> InputShape:
         assert isinstance(options, cls.Options)
         return InputShape(classes=options.classes, channels=options.channels, image_size=options.image_size)

@@ -1,0 +1,135 @@
+"""One cell from its configuration to its record: measure, train, evaluate."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from dbbench.harness import tracing
+from dbbench.harness.budget import course
+from dbbench.harness.resolve import Resolved, resolve_cell
+from dbbench.harness.rows import identity_row
+from dbbench.harness.training import Training, train
+from dbbench.methods.base import Method
+from dbbench.results.record import MetricValue, Record
+from dbbench.suite.cell import Cell
+from dbbench.tasks.base import Split, Task
+
+#: What a device cannot say, and why; the record carries it beside the null.
+_NOT_ON_CPU = {
+    "allocated_bytes": "the CPU allocator does not round what it hands out",
+    "reserved_bytes": "the CPU allocator keeps no cache of its own",
+    "nvml_process_peak_bytes": "no NVIDIA device was used",
+    "energy_joules": "no NVIDIA device was used, and nothing else here counts energy",
+}
+
+
+@dataclass
+class CellResult:
+    """A finished cell: its record, its classified trace and its learning curve."""
+
+    record: Record
+    trace: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def run_cell(cell: Cell, config_hash: str, report: Callable[[dict[str, Any]], None]) -> CellResult:
+    """Run ``cell`` in this process and return its result; it raises whatever goes wrong.
+
+    ``report`` gets dictionaries with ``stage`` (``trace``, ``train``, ``test``), ``step``, ``steps``, ``fraction``,
+    ``loss``, ``metric_name`` and ``metric``.
+    """
+    resolved = resolve_cell(cell, cell.suite)
+    task = resolved.load_task()
+    report({"stage": "trace", "step": 0, "steps": None, "fraction": 0.0})
+    measured = tracing.measure(resolved, task)
+    method = resolved.build(task)
+    plans = None
+    if cell.budget.kind != "seconds":
+        flops = {block: sum(by_phase.values()) for block, by_phase in measured.flops_by_block.items()}
+        plans = course(method, cell.budget, cell.batch_size, flops)
+    done = train(method, task, cell, plans, report)
+    report({"stage": "test", "step": done.steps, "steps": done.steps, "fraction": 1.0})
+    metrics = _final_metrics(method, task, cell, done)
+    row = identity_row(resolved, config_hash, task.dataset_sha256, "ok")
+    row |= tracing.memory_columns(measured) | tracing.flops_columns(measured, done.blocks)
+    row |= _training_columns(method, task, done, metrics)
+    record = Record(
+        row=row,  # type: ignore[arg-type]  # pydantic makes the Row
+        cell=cell.model_dump(mode="json"),
+        metrics=metrics,
+        held_at_peak=measured.account.held,
+        shared_parts=measured.shared,
+        uncounted=measured.uncounted,
+        unavailable=_unavailable(row, cell),
+        environment=environment(resolved),
+    )
+    return CellResult(record, measured.timeline, done.curves())
+
+
+def _final_metrics(method: Method, task: Task, cell: Cell, done: Training) -> list[MetricValue]:
+    """Evaluate once on the split that the cell ends on, and keep the last validation figures beside it."""
+    splits: list[Split] = ["validation"] if cell.final_split == "validation" else ["validation", "test"]
+    found = []
+    for split in splits:
+        for way, figures in task.evaluate(split, method.predict).items():
+            for metric in task.metrics:
+                found.append(
+                    MetricValue(
+                        split=split,
+                        step=done.steps,
+                        name=metric.name,
+                        variant=way,
+                        value=figures[metric.name],
+                        unit=metric.unit,
+                        direction=metric.direction,
+                    )
+                )
+    return found
+
+
+def _training_columns(method: Method, task: Task, done: Training, metrics: list[MetricValue]) -> dict[str, Any]:
+    headline = task.metrics[0].name
+    last = [m for m in metrics if m.name == headline and m.variant == ""][-1]
+    return {
+        "blocks": method.blocks,
+        "layers_per_block": json.dumps(method.layers_per_block),
+        "residency": method.residency,
+        "width": method.network.width,
+        "metric": f"{last.split}_{headline}",
+        "metric_value": last.value,
+        "samples": done.samples,
+        "layer_updates": done.layer_updates,
+        "shared_updates": done.steps if method.shared() else 0,
+        "train_seconds": done.seconds,
+        "host_transfer_bytes_per_step": round(done.transferred_bytes / done.steps),
+    }
+
+
+def _unavailable(row: dict[str, Any], cell: Cell) -> dict[str, str]:
+    reasons = dict(_NOT_ON_CPU) if cell.device == "cpu" else {}
+    if cell.device == "cuda":
+        reasons["energy_joules"] = "measured by the timing pass"
+        if row.get("nvml_process_peak_bytes") is None:
+            reasons["nvml_process_peak_bytes"] = "NVML did not name this process"
+    return reasons
+
+
+def environment(resolved: Resolved) -> dict[str, Any]:
+    """Return what a reader needs to judge the figures: machine, device, libraries, threads."""
+    cell = resolved.cell
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if cell.device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "optimizer_implementation": cell.optimizer.implementation,
+    }

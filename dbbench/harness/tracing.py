@@ -1,0 +1,138 @@
+"""The measuring passes of a cell: a ledger over a rehearsal, then the device's own account of the same rehearsal.
+
+Each pass builds the method anew inside its watch, so that nothing pre-exists, and takes the steps that
+`Method.rehearsal` names: every block is warm before one is traced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from dbbench.harness.resolve import Resolved
+from dbbench.measure import device
+from dbbench.measure.account import Account
+from dbbench.measure.ledger import Ledger
+from dbbench.methods.base import Method, Plan
+from dbbench.phases import phase
+from dbbench.results.roles import ROLES
+from dbbench.tasks.base import Task
+
+#: How far along a rehearsal pretends to be: past the warm-up, so that no rate is zero.
+_FRACTION = 0.5
+
+
+@dataclass
+class Measured:
+    """What the measuring passes found."""
+
+    account: Account
+    timeline: pd.DataFrame
+    peaks: device.DevicePeaks
+    flops_by_block: dict[int, Counter[str]]
+    flops_inference: int
+    uncounted: dict[str, int]
+    parameters_count: int
+    shared: list[str]
+    shared_bytes: int
+    unavailable: dict[str, str] = field(default_factory=dict)
+
+
+def rehearsal(method: Method) -> Iterable[tuple[Plan, bool]]:
+    """Yield (plan, traced?) of the steps that show every cost."""
+    taken: Counter[int] = Counter()
+    for step, (block, traced) in enumerate(method.rehearsal()):
+        yield Plan(step, block, taken[block], _FRACTION, _FRACTION), traced
+        taken[block] += 1
+
+
+def measure(resolved: Resolved, task: Task) -> Measured:
+    """Run both passes and return what they found."""
+    measured = _ledger_pass(resolved, task)
+    with device.watch(resolved.cell.device) as watch:
+        method = resolved.build(task)
+        for plan, traced in rehearsal(method):
+            batch = task.train_batch(plan.block_step)
+            if traced:
+                with watch.step():
+                    method.step(batch, plan)
+            else:
+                method.step(batch, plan)
+    measured.peaks = watch.peaks
+    return measured
+
+
+def _ledger_pass(resolved: Resolved, task: Task) -> Measured:
+    with Ledger(resolved.cell.device) as ledger:
+        method = resolved.build(task)
+        parameters = dict(method.model.named_parameters())
+        count, shared = sum(p.numel() for p in parameters.values()), method.shared()
+        shared_bytes = sum(parameters[name].nbytes for name in shared)
+        ledger.watch(method.model, lambda: method.optimizers, method.held)
+        for plan, traced in rehearsal(method):
+            batch = task.train_batch(plan.block_step)
+            ledger.declare("inputs", "inputs", batch.inputs)
+            ledger.declare("inputs", "targets", batch.targets)
+            if traced:
+                with ledger.step(plan.step, plan.block):
+                    method.step(batch, plan)
+            else:
+                method.step(batch, plan)
+        for optimizer in method.optimizers:
+            optimizer.state.clear()
+        with ledger.step(-1, kind="inference"), phase("inference"), torch.no_grad():
+            method.predict(batch.inputs)
+    flops = {window.block: by_phase for window, by_phase in ledger.flops if window.kind == "step"}
+    inference = sum(sum(by_phase.values()) for window, by_phase in ledger.flops if window.kind == "inference")
+    return Measured(
+        ledger.account(), ledger.timeline(), device.DevicePeaks(), flops, inference, ledger.uncounted, count,
+        shared, shared_bytes,
+    )  # fmt: skip
+
+
+def memory_columns(measured: Measured) -> dict[str, Any]:
+    """Return the columns of `dbbench.results.record.Row` that a rehearsal gives, the roles checked against the peak."""
+    account, peaks = measured.account, measured.peaks
+    assert sum(account.split.values()) == account.peak_bytes, "the roles do not sum to the peak"
+    columns: dict[str, Any] = {
+        "peak_bytes": account.peak_bytes,
+        "peak_phase": account.peak_phase,
+        "peak_step": account.peak_step,
+        "peak_block": account.peak_block,
+        "inference_peak_bytes": account.inference_peak_bytes,
+        "shared_parameters_bytes": measured.shared_bytes,
+        "parameters_count": measured.parameters_count,
+        "device_peak_bytes": peaks.device_peak_bytes,
+        "allocated_bytes": peaks.allocated_bytes,
+        "reserved_bytes": peaks.reserved_bytes,
+        "nvml_process_peak_bytes": peaks.nvml_process_peak_bytes,
+        "flops_inference": measured.flops_inference,
+        "uncounted_ops": json.dumps(measured.uncounted, sort_keys=True) if measured.uncounted else "",
+    }
+    if peaks.device_peak_bytes is not None:
+        columns["kernel_workspace_bytes"] = peaks.device_peak_bytes - account.peak_bytes
+    for role in ROLES:
+        columns[f"{role}_bytes"] = account.split[role]
+        columns[f"{role}_own_peak_bytes"] = account.own_peaks[role]
+    return columns
+
+
+def flops_columns(measured: Measured, blocks_taken: Sequence[int]) -> dict[str, Any]:
+    """Return the FLOP columns for a training that trained ``blocks_taken``, one entry a step.
+
+    A step's figures are the mean over those steps, rounded to an integer; the total is exact.
+    """
+    steps = len(blocks_taken)
+    totals: Counter[str] = Counter()
+    for block, times in Counter(blocks_taken).items():
+        for name, flops in measured.flops_by_block[block].items():
+            totals[name] += flops * times
+    columns = {f"flops_{name}": round(totals[name] / steps) for name in ("forward", "backward", "recompute")}
+    whole = sum(totals.values())
+    return columns | {"flops_step": round(whole / steps), "flops_train_total": whole}
