@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dbbench.report import text
 from dbbench.report.run import Configuration, Run, load
-from dbbench.results.frames import mean_sd
+from dbbench.results.frames import final_metric, mean_sd
 from dbbench.results.store import write_atomically
 
 Kind = Literal["ratio", "own", "difference", "identity", "none"]
@@ -211,4 +211,6 @@ def _difference(run: Run, configuration: Configuration) -> tuple[float, str] | N
         return None
     row = configuration.records[0].row
     words = f"{text.score_sd(mean, sd, n)} against {text.score_sd(base, base_sd, base_n)}"
-    return mean - base, f"{words}, {text.escaped(configuration.finished[0].row.metric)} on {text.escaped(row.task)}"
+    metric = final_metric(configuration.finished[0])
+    name = metric.name if metric else configuration.finished[0].row.metric
+    return mean - base, f"{words}, {text.escaped(name)} on {text.escaped(row.task)}"

@@ -18,13 +18,15 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.palette import variant_strokes
 from dbbench.report.run import Configuration, Run
+from dbbench.results.frames import final_metric
 
 _LINE_POINTS = 9.5
 
 
 def draw(run: Run, table: pd.DataFrame) -> Figure:
     """Return the figure; labels stand at the lines' right ends, spread until none covers another."""
-    name = next((r.row.metric for c in run.configurations for r in c.finished if r.row.metric), None)
+    headlines = [final_metric(record) for c in run.configurations for record in c.finished]
+    name = next((metric.name for metric in headlines if metric is not None), None)
     curves = {c.label: found for c in run.configurations if name and (found := _over_seeds(run, c, name)) is not None}
     if not curves:
         raise NothingToDraw("no finished cell left a validation curve")

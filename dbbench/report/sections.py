@@ -12,9 +12,10 @@ from dbbench.report import text
 from dbbench.report.definitions import DEFINITIONS
 from dbbench.report.run import Run
 from dbbench.report.tables import BUDGET_HEADER, budget_cells
+from dbbench.results.frames import final_metric, mean_sd
 from dbbench.results.record import Held, Record
+from dbbench.results.store import ITEMISED
 
-ITEMISED = ("retained", "other")
 _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "dbbench")
 _DIFFERENT_SHOWN = 4
 
@@ -64,6 +65,25 @@ def other_costs(table: pd.DataFrame) -> str:
         cells += [text.mib(row[name]) for name in (*sizes, "nvml_process_peak_bytes")]
         rows.append([*cells, text.whole(row["energy_joules"]), text.mib(row["peak_spread_bytes"])])
     return text.markdown_table(header, rows)
+
+
+def other_metrics(run: Run) -> str:
+    """What was measured on the split of the headline besides it: other metrics, and other ways of predicting."""
+    rows = []
+    for configuration in run.configurations:
+        found: dict[tuple[str, str, str], list[float]] = {}
+        for record in configuration.finished:
+            headline = final_metric(record)
+            for metric in record.metrics:
+                if headline is not None and metric is not headline and metric.split == headline.split:
+                    key = (metric.variant or "the method's own", f"{metric.split} {metric.name}", metric.unit)
+                    found.setdefault(key, []).append(metric.value)
+        for (prediction, name, unit), values in found.items():
+            cells = [text.code(configuration.label), *map(text.escaped, (prediction, name, unit))]
+            rows.append([*cells, text.score_sd(*mean_sd(values))])
+    if not rows:
+        return "None."
+    return text.markdown_table(["variant", "prediction", "metric", "unit", "mean ± sd (n)"], rows, left=4)
 
 
 def holders(run: Run) -> str:

@@ -63,11 +63,12 @@ def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> 
         parts.append(f"{line}. Means are over the seeds that did finish; n says how many.")
     each = bullets(run, table)
     if each:
+        tests = sum("Welch" in line for line in each)
         note = (
-            f"{len(each)} comparisons at the {100 * LEVEL:.0f} % level, not corrected for their number. With few seeds "
-            "only large differences can be told from noise, so a difference that is not larger is not shown to be zero."
+            f"{tests} tests at the {100 * LEVEL:.0f} % level, not corrected for their number. With few seeds only "
+            "large differences can be told from noise, so a difference that is not larger is not shown to be zero."
         )
-        parts += ["\n".join(f"- {line}" for line in each), note]
+        parts += ["\n".join(f"- {line}" for line in each), *([note] if tests else [])]
     if run.problems:
         lines = "\n".join(f"- {text.escaped(problem)}" for problem in run.problems)
         parts += ["## Problems with this folder", f"Left out of everything below:\n\n{lines}"]
@@ -79,6 +80,7 @@ def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> 
     parts += ["## Budget", sections.budget(table)]
     parts += ["## Figures", *_figures(undrawn)]
     parts += ["## Set-up of each variant", sections.set_up(run, table)]
+    parts += ["## Other metrics, and other ways of predicting", sections.other_metrics(run)]
     parts += ["## Inference, device and energy", sections.other_costs(table)]
     parts += ["## Retained and other, by holder", sections.holders(run)]
     parts += ["## Definitions", sections.definitions()]

@@ -98,7 +98,7 @@ def _compared(run: Run, configuration: Configuration) -> dict[str, Any]:
         "seeds_finished": len(finished),
         "seeds": ",".join(str(record.row.seed) for record in finished),
         "peak_spread_bytes": max(peaks) - min(peaks) if peaks else None,
-        "metric": mine.row.metric,
+        "metric": metric.name if metric else mine.row.metric,
         "metric_split": metric.split if metric else None,
         "metric_direction": metric.direction if metric else None,
         "metric_mean": mean,

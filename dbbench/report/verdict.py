@@ -103,13 +103,14 @@ def _keeper(run: Run, base: pd.Series, least: pd.Series, others: pd.DataFrame) -
             kept.append(row)
     metric = text.escaped(base["metric"]) if pd.notna(base["metric"]) else "metric"
     if kept:
+        rest = " Variants with one seed could not be tested." if untested else ""
         best = min(kept, key=lambda row: int(row["peak_bytes"]))
         those = f"those whose {metric} is better than backprop's, the same, or not told apart from it by the test"
         if best["variant"] == least["variant"]:
-            return f"It is also the least of {those}."
+            return f"It is also the least of {those}.{rest}"
         return (
             f"Of {those}, {text.code(best['variant'])} holds the least, {text.mib(best['peak_bytes'])} MiB "
-            f"({_compared_size(float(best['peak_ratio']))})."
+            f"({_compared_size(float(best['peak_ratio']))}).{rest}"
         )
     if untested:
         return "Which of them keep the metric cannot be said: that takes two seeds or more of each."
@@ -171,7 +172,7 @@ def _difference(run: Run, row: pd.Series) -> str:
     if not mine or not theirs:
         return "its metric cannot be compared"
     if mine == theirs:
-        return "its metric is the same on every seed"
+        return "its metric is the same, seed by seed"
     gap: Any = float(np.mean(mine)) - float(np.mean(theirs))
     side = "above" if gap > 0 else "below"
     test = welch(mine, theirs)

@@ -113,8 +113,12 @@ def mean_sd(values: Iterable[Any]) -> tuple[float | None, float | None, int]:
 
 
 def final_metric(record: Record) -> MetricValue | None:
-    """Return the entry behind ``metric_value``: the row's metric on the test split, else on the last one given."""
-    named = [m for m in record.metrics if m.name == record.row.metric and not m.variant]
+    """Return the entry behind ``metric_value``: the method's own prediction on the test split, else on the last given.
+
+    The row's ``metric`` may name the split too, as ``test_accuracy`` does.
+    """
+    names = record.row.metric
+    named = [m for m in record.metrics if names in (m.name, f"{m.split}_{m.name}") and not m.variant]
     on_test = [m for m in named if m.split == "test"]
     return next(reversed(on_test or named), None)
 

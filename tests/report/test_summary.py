@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -70,6 +71,13 @@ def test_every_figure_linked_exists(folder):
     links = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("figures/")]
     assert len(links) == 10
     assert all((folder / link).is_file() for link in links)
+
+
+def test_other_ways_of_predicting_are_shown_with_their_statistics(folder):
+    """The first block alone may score as much as the whole chain; a report of the chain alone would hide it."""
+    scores = [score - 0.1 for score in USUAL[3].scores[:2]]
+    line = next(x for x in (folder / "summary.md").read_text().split("\n") if "first\\_block" in x and "b3_all" in x)
+    assert f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} (n = 2)" in line
 
 
 def test_retained_and_other_are_itemised_to_the_last_byte(folder):

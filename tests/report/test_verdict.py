@@ -85,7 +85,7 @@ def test_one_seed_claims_nothing_about_noise(tmp_path):
 
 def test_an_identical_metric_is_said_to_be_identical(tmp_path):
     _, (line,) = said(tmp_path, USUAL[:2])
-    assert "the same on every seed" in line
+    assert "the same, seed by seed" in line
 
 
 def test_another_budget_is_named_beside_the_variant(tmp_path):

@@ -101,6 +101,8 @@ def test_the_final_metric_is_the_test_split_of_the_methods_own_prediction(make_r
         MetricValue(split="validation", value=0.7, direction="higher", **common),
     ]
     assert final_metric(record).value == 0.5
+    record.row.metric = "test_accuracy"
+    assert final_metric(record).value == 0.5
     assert final_metric(record.model_copy(update={"metrics": []})) is None
 
 
