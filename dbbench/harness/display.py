@@ -134,13 +134,13 @@ class LiveDisplay(Display):
         return Group(table, self._overall())
 
     def _overall(self) -> Table:
-        # A stage's fraction is not the cell's, so only what is finished counts as done.
+        # a stage's fraction is not the cell's, so only what has ended counts
         line = Table.grid(padding=(0, 1))
         elapsed = time.monotonic() - self.started_at
         left = elapsed / self.done * (self.total - self.done) if self.done else None
         line.add_row(
             ProgressBar(total=max(self.total, 1), completed=self.done, width=30),
-            f"{self.done}/{self.total} cells",
+            f"{self.done}/{self.total} done",
             f"elapsed {clock(elapsed)}",
             f"left {clock(left)}",
         )

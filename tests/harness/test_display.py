@@ -58,7 +58,7 @@ def test_the_live_table_names_every_process_and_where_it_is() -> None:
     row = next(line for line in text.splitlines() if line.startswith("backprop"))
     assert " ".join(row.split()) == "backprop · seed 0 train 200/800 0.5000 accuracy 0.7500 40 s 1:30"
     assert any(line.startswith("[b]greedy · seed 1") and "starting" in line for line in text.splitlines())
-    assert "0/4 cells" in text
+    assert "0/4 done" in text
 
 
 def test_a_terminal_gets_the_table_and_keeps_the_finished_cells() -> None:

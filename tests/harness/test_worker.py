@@ -127,3 +127,36 @@ def test_a_worker_whose_parent_died_before_it_looked_ends(tmp_path: Path, marked
     assert process.wait(timeout=20) == 1
     assert process.stdin is not None
     process.stdin.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_a_worker_dies_with_its_parent_even_while_its_lifeline_is_held(
+    tmp_path: Path, marked: Callable[[], list[int]]
+) -> None:
+    """A step that holds the interpreter's lock would keep the lifeline's thread from seeing that the parent is gone."""
+    lifeline_out, lifeline_in = os.pipe()
+    reader, writer = os.pipe()
+    start = "import subprocess, sys; subprocess.Popen(sys.argv[2:], stdin=int(sys.argv[1]), close_fds=False).wait()"
+    job = Job(make_cell("hangs", "toy_methods.faulty:Hangs"), "0" * 16, "")
+    work = Work("cell", (job,), "hangs", job.config_hash, 600)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", start, str(lifeline_out), sys.executable, "-P", "-m", "dbbench.harness.worker"],
+        env=work.environment(),
+        pass_fds=[lifeline_out, writer],
+    )
+    os.write(
+        lifeline_in, json.dumps(json.loads(work.order(tmp_path, writer)) | {"parent": parent.pid}).encode() + b"\n"
+    )
+    os.close(writer)
+    assert json.loads(os.read(reader, 4096).splitlines()[0])["stage"] == "trace", "it never came to its work"
+    (worker,) = {pid for pid in marked() if b"dbbench.harness.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()} - {
+        parent.pid
+    }
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while worker in marked() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert worker not in marked()
+    for descriptor in (lifeline_out, lifeline_in, reader):
+        os.close(descriptor)

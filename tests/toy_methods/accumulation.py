@@ -8,20 +8,19 @@ from pydantic import Field
 
 from dbbench.methods.backprop import Backprop
 from dbbench.methods.base import Plan, StepReport
-from dbbench.networks.base import Options
+from dbbench.networks.base import BaseOptions
 from dbbench.tasks.base import Batch
-
-
-class AccumulationOptions(Options):
-    """``parts``: into how many pieces a batch is cut; one piece's activations are alive at a time."""
-
-    parts: Annotated[int, Field(ge=1)] = 2
 
 
 class Accumulation(Backprop):
     """One update a batch, from the gradients of its parts."""
 
-    Options = AccumulationOptions
+    class Options(BaseOptions):
+        """``parts``: into how many pieces a batch is cut; one piece's activations are alive at a time."""
+
+        parts: Annotated[int, Field(ge=1)] = 2
+
+    options: Options
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
         (optimizer,) = self.optimizers
