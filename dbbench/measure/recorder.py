@@ -160,10 +160,12 @@ class Recorder(private.TorchDispatchMode):
             if storage.nbytes() != self._size[number]:
                 self._resized(number, storage.nbytes(), phase, self._op_name(func))
             return
-        if func is not _LIFT and _is_input(address, args):
-            if storage.resizable():  # memory that numpy or another library owns is not the allocator's
+        if _is_input(address, args):
+            if not storage.resizable():
+                return  # memory that numpy or another library owns is not the allocator's
+            if func is not _LIFT:
                 self._adopt(storage, address)
-            return
+                return
         number = self._birth(storage, address, phase, self._op_name(func))
         if func is _CAST and torch.is_autocast_enabled(self.device_type):
             source = self._serial.get(private.storage_key(args[0]))

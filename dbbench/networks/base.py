@@ -126,6 +126,17 @@ def initialise(module: nn.Module, streams: Streams, prefix: str = "") -> None:
                 rule(name, parameter, streams.generator("initialise", full_name))
 
 
+def place(module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> None:
+    """Move ``module`` to ``device`` and its floating-point numbers to ``dtype``, in place.
+
+    By assignment, since `torch.nn.Module.to` swaps fake tensors, and a swap is refused once anything watches them. What
+    is on the meta device stays there.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        where = tensor.device if tensor.is_meta else device
+        tensor.data = tensor.data.to(where, dtype if tensor.is_floating_point() else tensor.dtype)
+
+
 def _default_rule(name: str, parameter: Tensor, generator: torch.Generator) -> None:
     if parameter.dim() >= 2:
         nn.init.xavier_uniform_(parameter, generator=generator)

@@ -13,7 +13,7 @@ from dbbench.networks.base import InputShape, State
 
 class _Readout(nn.Linear):
     def forward(self, features: Tensor, condition: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        return super().forward(features)
+        return super().forward(features.to(self.weight.dtype))
 
 
 class LinearClassifier(base.Network):

@@ -104,7 +104,7 @@ class PatchEmbedding(nn.Module):
         batch, channels, height, width = images.shape
         rows, columns = height // self.patch, width // self.patch
         patches = images.view(batch, channels, rows, self.patch, columns, self.patch).permute(0, 2, 4, 1, 3, 5)
-        return self.linear(patches.reshape(batch, rows * columns, -1))
+        return self.linear(patches.reshape(batch, rows * columns, -1).to(self.linear.weight.dtype))
 
 
 class ViT(base.Network):
