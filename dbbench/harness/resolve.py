@@ -15,7 +15,7 @@ from dbbench.errors import BadInput, did_you_mean
 from dbbench.harness.budget import course
 from dbbench.methods.base import Method, Setting
 from dbbench.methods.optimizers import OptimizerSettings
-from dbbench.networks.base import BaseOptions, InputShape, Network, initialise
+from dbbench.networks.base import BaseOptions, InputShape, Network, initialise, place
 from dbbench.streams import Streams
 from dbbench.suite.cell import Cell, NetworkChoice, TaskChoice
 from dbbench.suite.schema import Shared, check
@@ -59,15 +59,12 @@ class Resolved:
             raise BadInput(f"{self.where}: {error}") from error
         initialise(network, Streams(cell.seed))
         dtype = torch.bfloat16 if cell.precision == "bf16" else torch.float32
-        return network.to(dtype=dtype) if _on_meta(network) else network.to(cell.device, dtype)
+        place(network, cell.device, dtype)
+        return network
 
     def build(self, task: Task) -> Method:
         """Return the method, ready for its first step on ``task``."""
         return self.method(self.build_network(task.shape), task, self.options, self.setting())
-
-
-def _on_meta(module: torch.nn.Module) -> bool:
-    return all(p.is_meta for p in module.parameters())
 
 
 def resolve_cell(cell: Cell, where: str) -> Resolved:

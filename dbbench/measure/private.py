@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint as torch_checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["TorchDispatchMode", "flop_registry"]
+__all__ = ["FakeTensor", "FakeTensorMode", "TorchDispatchMode", "flop_registry"]
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -127,6 +128,13 @@ def _flop_formulas() -> bool:
     return formula(torch.empty(2, 3), torch.empty(3, 4), out_val=out) == 2 * 2 * 3 * 4
 
 
+def _fake_tensors() -> bool:
+    with FakeTensorMode():
+        x = torch.ones(1 << 20, 1 << 20, requires_grad=True)
+        (x * 2).sum().backward()
+    return isinstance(x, FakeTensor) and x.grad is not None and x.grad.shape == x.shape
+
+
 def _allocator_events() -> bool:
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, profile_memory=True) as profile, torch.profiler.record_function("here"):
@@ -145,6 +153,7 @@ def self_test() -> list[tuple[str, bool, str]]:
         ("saved_tensors_hooks.__enter__, _recomputation_hook", _recomputation, "what a checkpoint saves"),
         ("profiler.kineto_results.experimental_event_tree", _allocator_events, "the CPU allocator's own peak"),
         ("torch.utils.flop_counter.flop_registry", _flop_formulas, "FLOPs of matrix products and attention"),
+        ("_subclasses.fake_tensor.FakeTensorMode", _fake_tensors, "steps without memory, in a method's contract test"),
     ]
     results = []
     for symbol, test, purpose in tests:

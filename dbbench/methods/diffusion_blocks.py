@@ -46,8 +46,9 @@ from dbbench.diffusion.sampler import euler_step, inference_sigmas
 from dbbench.methods.base import Method, Plan, StepReport
 from dbbench.methods.residency import Residency
 from dbbench.networks import base as networks
-from dbbench.networks.base import Network, initialise
+from dbbench.networks.base import Network, initialise, place
 from dbbench.networks.parts import NoiseEmbedding
+from dbbench.streams import Streams
 from dbbench.tasks.base import Batch
 
 Positive = Annotated[float, Field(gt=0, strict=False)]
@@ -153,10 +154,11 @@ class DiffusionBlocks(Method):
         assert condition_width is not None
         table = TargetTable(self.task.shape.classes, network.width, o.target_scale)
         front = Front(network, NoiseEmbedding(condition_width), table)
-        initialise(front.noise, self.setting.streams, "noise")
-        initialise(front.targets, self.setting.streams, "targets")
+        streams = Streams(self.setting.streams.seed)  # drawn on the host, so that every device starts the same
+        initialise(front.noise, streams, "noise")
+        initialise(front.targets, streams, "targets")
         example = next(network.parameters())
-        front.to(example.device, example.dtype)
+        place(front, example.device, example.dtype)
         front.targets.requires_grad_(o.targets == "learned")
         fronts = [front] if o.shared == "joint" else [front, *(self._copy(front) for _ in range(1, self.blocks))]
         self.fronts = nn.ModuleList(fronts)
@@ -172,10 +174,13 @@ class DiffusionBlocks(Method):
     @staticmethod
     def _copy(front: Front) -> Front:
         """Return a copy of ``front`` whose shell has no layers: those belong to the blocks."""
-        layers, front.shell.layers = front.shell.layers, nn.ModuleList()
-        twin = copy.deepcopy(front)
-        front.shell.layers = layers
-        return twin
+        # tensors are copied here, because a deep copy of a fake one copies the fake world with it
+        copies: dict[int, Any] = {id(front.shell.layers): nn.ModuleList()}
+        for name, p in front.named_parameters():
+            if not name.startswith("shell.layers."):
+                copies[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
+        copies |= {id(b): b.clone() for b in front.buffers()}
+        return copy.deepcopy(front, copies)
 
     def _parameters_of(self, block: int) -> dict[str, nn.Parameter]:
         """Return what belongs to ``block`` alone: its layers and, with ``shared: per_block``, its own front."""

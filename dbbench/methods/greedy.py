@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from dbbench.methods.base import Method, Plan, StepReport
 from dbbench.networks import base as networks
-from dbbench.networks.base import initialise
+from dbbench.networks.base import initialise, place
+from dbbench.streams import Streams
 from dbbench.tasks.base import Batch
 
 
@@ -45,9 +46,9 @@ class Greedy(Method):
 
     def prepare(self) -> None:
         self.heads = nn.ModuleList(self.network.make_head() for _ in range(self.blocks - 1))
-        initialise(self.heads, self.setting.streams, "auxiliary_heads")
+        initialise(self.heads, Streams(self.setting.streams.seed), "auxiliary_heads")
         example = next(self.network.parameters())
-        self.heads.to(example.device, example.dtype)
+        place(self.heads, example.device, example.dtype)
         self.heads.append(self.network.head)
         self.model = nn.ModuleDict({"network": self.network, "heads": self.heads})
         self.optimizers = []
