@@ -167,7 +167,8 @@ class Recorder(private.TorchDispatchMode):
                 self._adopt(storage, address)
                 return
         number = self._birth(storage, address, phase, self._op_name(func))
-        if func is _CAST and torch.is_autocast_enabled(self.device_type):
+        # inside a cast autocast itself is switched off, so its flag cannot be asked
+        if func is _CAST and tensor.is_floating_point() and tensor.itemsize < args[0].itemsize:
             source = self._serial.get(private.storage_key(args[0]))
             if source is not None and self.trace.identity.get(source, ("",))[0] == "parameters":
                 self.trace.casts.add(number)
