@@ -50,11 +50,13 @@ app = typer.Typer(
 
 @dataclass(frozen=True)
 class _Plan:
-    """A suite's file, that file with what ``--set`` changed (as messages name it), and the cells to run."""
+    """A suite's file, that file with what ``--set`` changed (as messages name it), the cells to run, and where the
+    trials behind the suite's numbers are."""
 
     file: str
     where: str
     cells: list[Cell]
+    tuning: str | None
 
 
 class Device(StrEnum):
@@ -113,6 +115,7 @@ def run(
                 fresh=fresh,
                 trace=trace,
                 console=_console(),
+                tuning=plan.tuning,
             ),
         )
         if status == INTERRUPTED:
@@ -135,7 +138,8 @@ def report(
         write_report(folder)
         print_summary(folder, _console())  # with what write_report had to leave out
     if claims is not None:
-        write_claims(runs, claims)
+        for problem in write_claims(runs, claims):
+            _console().print(f"claims: {problem}", markup=False)
 
 
 @app.command(name="list")
@@ -206,7 +210,7 @@ def _plan(reference: str, settings: list[str], only: str | None, device: Any) ->
         where = " ".join([file, "with", *(f"--set {setting}" for setting in settings)])
         suite = check(Suite, with_settings(raw, settings), where)
     cells = expand(suite, device, where)
-    return _Plan(file, where, cells if only is None else select(cells, only))
+    return _Plan(file, where, cells if only is None else select(cells, only), suite.tuning)
 
 
 def _folder(out: Path | None, suite: str, suites_count: int) -> Path:

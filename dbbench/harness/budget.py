@@ -41,15 +41,12 @@ def course(
         block = method.plan(len(blocks), spent / budget.value)
         flops = None if flops_by_block is None else flops_by_block[block]
         cost = step_cost(budget, method.layers_per_block[block], batch_size, flops)
-        if cost <= 0 or budget.value / cost > MOST_STEPS:
-            raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is no finite number of steps here")
+        _check(budget, cost)
         if spent + cost > budget.value:
             break
         fractions.append(spent / budget.value)
         blocks.append(block)
         spent += cost
-    if not blocks:
-        raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is less than one step costs ({cost:g})")
     totals = Counter(blocks)
     taken: Counter[int] = Counter()
     plans = []
@@ -57,6 +54,23 @@ def course(
         plans.append(Plan(step, block, taken[block], taken[block] / totals[block], fraction))
         taken[block] += 1
     return plans
+
+
+def step_count(method: Method, budget: Budget, batch_size: int) -> int:
+    """Return how many steps `course` has for a budget in layer updates or samples."""
+    costs = {step_cost(budget, layers, batch_size, None) for layers in method.layers_per_block}
+    if len(costs) > 1:
+        return len(course(method, budget, batch_size))
+    (cost,) = costs
+    _check(budget, cost)
+    return int(budget.value // cost)
+
+
+def _check(budget: Budget, cost: float) -> None:
+    if cost <= 0 or budget.value / cost > MOST_STEPS:
+        raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is no finite number of steps here")
+    if cost > budget.value:
+        raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is less than one step costs ({cost:g})")
 
 
 def course_in_seconds(method: Method, seconds: float, elapsed: Callable[[], float]) -> Iterator[Plan]:

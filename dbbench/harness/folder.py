@@ -170,13 +170,14 @@ def log_name(name: str) -> str:
     return f"logs/{name}.log"
 
 
-def run_facts(jobs: list[Job], suite_name: str, suite_file: str) -> dict[str, Any]:
+def run_facts(jobs: list[Job], suite_name: str, suite_file: str, tuning: str | None = None) -> dict[str, Any]:
     """Return ``run.json``: what was asked and with what it was run. No path of the machine's own is in it."""
     file = Path(suite_file)
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": suite_name,
         "suite_file": file.name if file.is_absolute() else suite_file,
+        "tuning": tuning,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "variants": list(dict.fromkeys(job.cell.variant for job in jobs)),
         "cells": [

@@ -12,7 +12,7 @@ import torch
 
 from dbbench import plugins
 from dbbench.errors import BadInput, did_you_mean
-from dbbench.harness.budget import course
+from dbbench.harness.budget import step_count
 from dbbench.methods.base import Method, Setting
 from dbbench.methods.optimizers import OptimizerSettings
 from dbbench.networks.base import BaseOptions, InputShape, Network, initialise, place
@@ -114,18 +114,19 @@ def describe(cell: Cell, where: str = "suite") -> dict[str, Any]:
         "parameters_count": sum(p.numel() for p in method.model.parameters()),
         "blocks": method.blocks,
         "layers_trained_per_step": method.layers_per_block,
-        "budget": f"{cell.budget.value:g} {cell.budget.kind}",
+        "budget": f"{cell.budget.value:,.0f} {cell.budget.kind}",
         "steps": None,
         "samples": None,
         "layer_updates": None,
     }
     if cell.budget.kind in ("layer_updates", "samples"):
         try:
-            plans = course(method, cell.budget, cell.batch_size)
+            steps = step_count(method, cell.budget, cell.batch_size)
         except BadInput as error:
             raise BadInput(f"{where}: methods.{cell.variant}: {error}") from error
-        row["steps"], row["samples"] = len(plans), len(plans) * cell.batch_size
-        row["layer_updates"] = sum(method.layers_per_block[plan.block] for plan in plans)
+        row["steps"], row["samples"] = steps, steps * cell.batch_size
+        if len(set(method.layers_per_block)) == 1:
+            row["layer_updates"] = steps * method.layers_per_block[0]
     return row
 
 

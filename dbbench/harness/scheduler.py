@@ -50,10 +50,11 @@ def run_suite(
     fresh: bool,
     trace: bool,
     console: Console,
+    tuning: str | None = None,
 ) -> int:
     """Run what is missing of ``cells`` in folder ``out`` and report on all of them.
 
-    ``jobs`` is the number of processes at once (``None``: as many as the cores allow on CPU, one on CUDA). Returns
+    ``tuning`` is where the trials behind the suite's numbers are, for the report. ``jobs`` is the number of processes at once (``None``: as many as the cores allow on CPU, one on CUDA). Returns
     the exit status: 0 fine, 1 a cell did not end well, 130 interrupted. Raises `BadInput` before anything is written
     where the cells cannot be run or the folder cannot be used.
     """
@@ -63,7 +64,7 @@ def run_suite(
     with locked(out), Interrupt() as interrupt:
         try:
             run = _Run(named, out, _at_once(cells, jobs), console, interrupt)
-            run.begin(run_facts(named, suite_name, suite_file), fresh)
+            run.begin(run_facts(named, suite_name, suite_file, tuning), fresh)
             run.work_off_cells()
             run.time_variants()
             if trace:

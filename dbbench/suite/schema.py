@@ -38,7 +38,7 @@ class Shared(BaseModel):
 
 class Suite(Shared):
     """A suite file. ``evaluations`` counts the validation passes spread over the budget; ``final_split``
-    is where a cell ends (a tuning suite never reads the test split); ``grid`` maps dotted keys
+    is where a cell ends (a tuning suite never reads the test split), ``tuning`` says where the trials behind its numbers are; ``grid`` maps dotted keys
     to the values they take; ``methods`` maps a variant's label to its method's options and its own overrides."""
 
     suite: Label
@@ -48,6 +48,7 @@ class Suite(Shared):
     evaluations: Annotated[int, Field(ge=1)] = 10
     timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600
     final_split: Literal["validation", "test"] = "test"
+    tuning: str | None = None
     methods: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]
     grid: Annotated[dict[str, GridValues], Field(min_length=1)] = {}
 
