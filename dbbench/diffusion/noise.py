@@ -79,8 +79,11 @@ class NoiseLaw:
 
 
 def owner(sigma: float, intervals: Sequence[Interval]) -> int:
-    """Return the block whose interval holds ``sigma``; on a border the one above it (earlier layers)."""
+    """Return the block whose interval holds ``sigma``; on a border, to a rounding, the one below it (later layers).
+
+    A step of the sampler leads down from its σ, into the lower of the two.
+    """
     for block, (low, _) in enumerate(intervals):
-        if sigma >= low:
+        if sigma > low * (1 + 1e-9):
             return block
     return len(intervals) - 1
