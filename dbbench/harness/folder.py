@@ -12,6 +12,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -137,12 +138,13 @@ def identify(cells: list[Cell], where: str) -> list[Job]:
     """
     from dbbench.harness.resolve import dataset_sha256  # reads data: not wanted by those who only want the lock
 
-    several_depths = len({cell.network.depth for cell in cells}) > 1
+    points = {(cell.variant, cell.network.depth) for cell in cells}
+    several_depths = {variant for variant, times in Counter(v for v, _ in points).items() if times > 1}
     jobs: dict[str, Job] = {}
     for cell in cells:
         data = dataset_sha256(cell, where)
         name = cell.config_hash(data, version("torch"), SCHEMA_VERSION, device_class(cell.device))
-        point = f".depth-{cell.network.depth}" if several_depths else ""
+        point = f".depth-{cell.network.depth}" if cell.variant in several_depths else ""
         jobs.setdefault(name, Job(cell, name, data, point))
     return list(jobs.values())
 

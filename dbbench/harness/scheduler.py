@@ -54,7 +54,8 @@ def run_suite(
 ) -> int:
     """Run what is missing of ``cells`` in folder ``out`` and report on all of them.
 
-    ``tuning`` is where the trials behind the suite's numbers are, for the report. ``jobs`` is the number of processes at once (``None``: as many as the cores allow on CPU, one on CUDA). Returns
+    ``jobs`` is the number of processes at once (``None``: as many as the cores allow on CPU, one on CUDA);
+    ``tuning`` is where the trials behind the suite's numbers are, for the report. Returns
     the exit status: 0 fine, 1 a cell did not end well, 130 interrupted. Raises `BadInput` before anything is written
     where the cells cannot be run or the folder cannot be used.
     """

@@ -224,8 +224,13 @@ class Recorder(private.TorchDispatchMode):
 
     def _freed(self, address: int, number: int) -> None:
         del self._serial[address], self._references[number]
-        size = self._size.pop(number)
-        self._event(number, -size, len(self.trace.op_name) - 1)
+        trace, size = self.trace, self._size.pop(number)
+        phase = self._marks[-1][0] if self._marks else self._phase[0]
+        if not trace.op_phase or trace.op_phase[-1] != phase:
+            trace.op_name.append("(free)")
+            trace.op_phase.append(phase)
+            trace.op_module.append("")
+        self._event(number, -size, len(trace.op_name) - 1)
 
     def _resized(self, number: int, size: int, phase: tuple[str, int], op_name: str) -> None:
         # a resize allocates the new bytes before it lets the old ones go

@@ -37,9 +37,12 @@ class Shared(BaseModel):
 
 
 class Suite(Shared):
-    """A suite file. ``evaluations`` counts the validation passes spread over the budget; ``final_split``
-    is where a cell ends (a tuning suite never reads the test split), ``tuning`` says where the trials behind its numbers are; ``grid`` maps dotted keys
-    to the values they take; ``methods`` maps a variant's label to its method's options and its own overrides."""
+    """A suite file.
+
+    ``evaluations`` counts the validation passes spread over the budget; ``final_split`` is where a cell ends (a tuning
+    suite never reads the test split) and ``tuning`` says where the trials behind the suite's numbers are; ``grid`` maps
+    dotted keys to the values they take; ``methods`` maps a variant's label to its method's options and overrides.
+    """
 
     suite: Label
     task: TaskChoice
