@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from dbbench.harness.folder import dbbench_version, device_class, git_commit
+from dbbench.harness.provenance import dbbench_version, device_class, git_commit
 from dbbench.harness.resolve import Resolved
 
 

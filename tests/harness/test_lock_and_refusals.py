@@ -12,7 +12,7 @@ import pytest
 from tiny_cells import make_cell, run_tiny
 
 from dbbench.errors import BadInput
-from dbbench.harness import folder
+from dbbench.harness import provenance
 from dbbench.harness.folder import Job, check_folder, failed_record, first_seeds, identify, locked, run_facts
 from dbbench.results.record import SCHEMA_VERSION
 from dbbench.results.store import RunFolder
@@ -153,7 +153,7 @@ def test_the_commit_is_that_of_our_checkout_only(monkeypatch: pytest.MonkeyPatch
     package = tmp_path / "site-packages" / "dbbench"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(folder.dbbench, "__file__", str(package / "__init__.py"))
-    assert folder.git_commit.__wrapped__() is None
+    monkeypatch.setattr(provenance.dbbench, "__file__", str(package / "__init__.py"))
+    assert provenance.git_commit.__wrapped__() is None
     subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
-    assert str(folder.git_commit.__wrapped__()).endswith("-dirty")
+    assert str(provenance.git_commit.__wrapped__()).endswith("-dirty")
