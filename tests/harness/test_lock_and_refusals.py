@@ -13,7 +13,16 @@ from tiny_cells import make_cell, run_tiny
 
 from dbbench.errors import BadInput
 from dbbench.harness import provenance
-from dbbench.harness.folder import Job, check_folder, failed_record, first_seeds, identify, locked, run_facts
+from dbbench.harness.folder import (
+    Job,
+    check_folder,
+    failed_record,
+    first_seeds,
+    identify,
+    locked,
+    run_facts,
+    with_earlier,
+)
 from dbbench.results.record import SCHEMA_VERSION
 from dbbench.results.store import RunFolder
 
@@ -136,11 +145,11 @@ def test_a_part_of_a_suite_keeps_the_order_and_the_cells_of_the_parts_before() -
     """``--only b`` after a whole run would otherwise hide a, or put b first in every table."""
     whole = run_facts([Job(make_cell(v), v * 16, "") for v in "abc"], "tiny", "tiny.yaml")
     part = run_facts([Job(make_cell("b"), "b" * 16, "")], "tiny", "tiny.yaml")
-    merged = folder.with_earlier(part, whole)
+    merged = with_earlier(part, whole)
     assert merged["variants"] == ["a", "b", "c"]
     assert sorted(cell["variant"] for cell in merged["cells"]) == ["a", "b", "c"]
-    assert folder.with_earlier(whole, part)["variants"] == ["a", "b", "c"]
-    assert folder.with_earlier(part, {})["variants"] == ["b"]
+    assert with_earlier(whole, part)["variants"] == ["a", "b", "c"]
+    assert with_earlier(part, {})["variants"] == ["b"]
 
 
 def test_the_commit_is_that_of_our_checkout_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
