@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from dbbench.harness.budget import course
 from dbbench.harness.resolve import Resolved, resolve_cell
-from dbbench.harness.tracing import Measured, measure
+from dbbench.harness.tracing import rehearsal
 from dbbench.harness.training import Loop
+from dbbench.measure.account import Account
+from dbbench.measure.ledger import Ledger
 from dbbench.methods.base import Method, Plan
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, TaskChoice
 from dbbench.tasks.base import Task
@@ -76,9 +79,17 @@ def values(method: Method) -> dict[str, Tensor]:
     return {name: saved[name].clone() for name, _ in method.model.named_parameters()}
 
 
-def own_peaks(what: Resolved) -> Measured:
-    """Return what the measuring passes find for a cell."""
-    return measure(what, task_of(what))
+def account_of(what: Resolved) -> Account:
+    """Return the ledger's account of a rehearsal: the first half of `measure`, for where one half is enough."""
+    task = task_of(what)
+    with Ledger() as ledger:
+        method = what.build(task)
+        ledger.watch(method.model, lambda: method.optimizers, method.held)
+        for plan, traced in rehearsal(method):
+            batch = task.train_batch(plan.block_step)
+            with ledger.step(plan.step, plan.block) if traced else nullcontext():
+                method.step(batch, plan)
+    return ledger.account()
 
 
 def twelve_layers(method: str, depth: int = 12, **options: Any) -> Resolved:
