@@ -5,6 +5,7 @@ Whatever is heavy is imported inside the verb, so that ``dbbench --help`` import
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
+
+# torch's profiler library announces each of its stages on stderr unless told not to before torch is imported
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 class _Verbs(TyperGroup):
