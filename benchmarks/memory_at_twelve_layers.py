@@ -65,7 +65,8 @@ def main() -> None:
     lines = [
         "# Twelve layers, traced without training",
         "",
-        f"vit tiny, 12 layers, width 64, batch 64 of Fashion-MNIST, AdamW (fused), fp32, CPU, torch {torch.__version__}.",
+        "vit tiny, 12 layers, width 64, batch 64 of Fashion-MNIST, AdamW (fused), fp32, CPU, "
+        f"torch {torch.__version__}.",
         "",
         "| variant | peak MiB | allocator's own | × backprop | activations' own peak MiB | × backprop | × B |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -75,10 +76,9 @@ def main() -> None:
         assert device is not None
         own, blocks = account.own_peaks["activations"], options.get("blocks") if method == "diffusion_blocks" else None
         ratio = own / base.own_peaks["activations"]
-        lines.append(
-            f"| {name} | {account.peak_bytes / MIB:.2f} | {device / MIB:.2f} | {account.peak_bytes / base.peak_bytes:.3f} "
-            f"| {own / MIB:.2f} | {ratio:.3f} | {'' if blocks is None else f'{ratio * blocks:.2f}'} |"
-        )
+        peak = f"{account.peak_bytes / MIB:.2f} | {device / MIB:.2f} | {account.peak_bytes / base.peak_bytes:.3f}"
+        per_block = "" if blocks is None else f"{ratio * blocks:.2f}"
+        lines.append(f"| {name} | {peak} | {own / MIB:.2f} | {ratio:.3f} | {per_block} |")
     tax = found["diffusion_blocks, B = 1"].account.own_peaks["activations"] / base.own_peaks["activations"] - 1
     lines += ["", f"The tax of adaptive layer norm: with one block the activations are {tax:.1%} more than backprop's."]
     text = "\n".join(lines) + "\n"
