@@ -5,7 +5,8 @@
 Both loops train the same network from the same weights on the same batches, one thread, in interleaved blocks of steps
 whose order alternates, so that a busy neighbour or a warm processor meets both. The figure is the median over the pairs
 of (seconds of the bare block / seconds of the harness's block): the harness's throughput as a part of the bare one's.
-That both did the same work is checked by their last losses.
+The same of processor times stands beside it, for a machine that is not idle. That both loops did the same work is
+checked by their last losses.
 """
 
 from __future__ import annotations
@@ -102,11 +103,11 @@ class BareLoop:
         self.loss = loss.item()
 
 
-def seconds_of(work: Callable[[int], None], steps: int) -> float:
-    """Return the wall time of one block of ``steps``."""
-    began = time.perf_counter()
+def seconds_a_step(work: Callable[[int], None], steps: int) -> tuple[float, float]:
+    """Return the wall time and the processor time of a step, over one block of ``steps``."""
+    began, began_cpu = time.perf_counter(), time.process_time()
     work(steps)
-    return time.perf_counter() - began
+    return (time.perf_counter() - began) / steps, (time.process_time() - began_cpu) / steps
 
 
 def main() -> None:
@@ -132,22 +133,23 @@ def main() -> None:
     harness.run(warm_up)
     bare.run(warm_up)
     rows = []
+    print("pair   harness ms      bare ms   ratio   ratio of processor times")
     for pair in range(given.pairs):
         order = (harness, bare) if pair % 2 == 0 else (bare, harness)
-        times = {loop: seconds_of(loop.run, given.steps) for loop in order}
-        ours, theirs = times[harness] / given.steps, times[bare] / given.steps
-        rows.append((pair, ours, theirs, theirs / ours))
-        print(
-            f"pair {pair:2d}: harness {ours * 1e3:7.2f} ms a step, bare {theirs * 1e3:7.2f}, ratio {theirs / ours:.4f}"
-        )
+        times = {loop: seconds_a_step(loop.run, given.steps) for loop in order}
+        (ours, ours_cpu), (theirs, theirs_cpu) = times[harness], times[bare]
+        rows.append((pair, ours, theirs, theirs / ours, theirs_cpu / ours_cpu))
+        print(f"{pair:4d} {ours * 1e3:12.2f} {theirs * 1e3:12.2f} {theirs / ours:7.4f} {theirs_cpu / ours_cpu:7.4f}")
     assert math.isclose(harness.loss, bare.loss, rel_tol=0.02), (harness.loss, bare.loss)
-    median = statistics.median(row[3] for row in rows)
-    print(f"median of {given.pairs} pairs of {given.steps} steps: {median:.4f} of the bare loop's throughput")
-    print(f"last losses: harness {harness.loss:.6f}, bare {bare.loss:.6f}")
+    wall, cpu = (statistics.median(row[column] for row in rows) for column in (3, 4))
+    print(f"median of {given.pairs} pairs of {given.steps} steps: {wall:.4f} of the bare loop's throughput")
+    print(f"by processor time, which no neighbour slows: {cpu:.4f}; last losses {harness.loss:.6f}, {bare.loss:.6f}")
     if given.out is not None:
         with given.out.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(("pair", "harness_seconds_per_step", "bare_seconds_per_step", "throughput_ratio"))
+            writer.writerow(
+                ("pair", "harness_seconds_per_step", "bare_seconds_per_step", "throughput_ratio", "processor_ratio")
+            )
             writer.writerows(rows)
 
 
