@@ -2,6 +2,11 @@
 
 A stranger's test is one call on a small cell, whose method is named by its dotted path:
 
+    from dbbench.harness.contract import check_method
+    from dbbench.suite.expand import expand
+    from dbbench.suite.load import load_suite
+    from dbbench.suite.schema import Suite, check
+
     def test_my_method_keeps_the_contract():
         suite, where = load_suite("tests/my_method.yaml")
         for cell in expand(check(Suite, suite, where), "cpu"):
