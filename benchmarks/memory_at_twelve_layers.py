@@ -19,17 +19,20 @@ from dbbench.harness.tracing import Measured, measure
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, OptimizerChoice, TaskChoice
 
 MIB = 2**20
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+Spec = tuple[str, dict[str, Any]]
+PLAIN: dict[str, Spec] = {
     "backprop": ("backprop", {}),
     "checkpointing, every layer": ("checkpointing", {}),
     "checkpointing, sqrt": ("checkpointing", {"policy": "sqrt"}),
     "greedy, 4 stages": ("greedy", {"layers_per_stage": 3}),
     "diffusion_blocks, B = 1": ("diffusion_blocks", {"blocks": 1}),
-} | {
+}
+BLOCKWISE: dict[str, Spec] = {
     f"diffusion_blocks, B = {blocks}, {residency}": ("diffusion_blocks", {"blocks": blocks, "residency": residency})
     for blocks in (2, 3, 4)
     for residency in ("all", "state", "active")
 }
+VARIANTS = PLAIN | BLOCKWISE
 
 
 def traced(method: str, options: dict[str, Any], depth: int = 12) -> Measured:
