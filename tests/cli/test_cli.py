@@ -201,12 +201,18 @@ def test_report_rebuilds_each_run_and_the_claims(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(summary, "write_report", written.append)
     monkeypatch.setattr(summary, "print_summary", print_summary)
-    monkeypatch.setattr(claims, "write_claims", lambda folders, path: held.append((folders, path)))
+
+    def write_claims(folders: list[Path], path: Path) -> list[str]:
+        held.append((folders, path))
+        return ["one: a record is torn"]
+
+    monkeypatch.setattr(claims, "write_claims", write_claims)
     runs = [tmp_path / "one", tmp_path / "two"]
     arguments = ["report", *map(str, runs)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert (written, printed, held) == (runs, runs, [])
-    assert CliRunner().invoke(app, [*arguments, "--claims", str(tmp_path / "claims.md")]).exit_code == 0
+    result = CliRunner().invoke(app, [*arguments, "--claims", str(tmp_path / "claims.md")])
+    assert (result.exit_code, "claims: one: a record is torn" in result.output) == (0, True)
     assert held == [(runs, tmp_path / "claims.md")]
 
 
