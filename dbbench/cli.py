@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,22 +107,11 @@ def run(
 
     for plan in plans:
         resolve(plan.cells, plan.where)
+    carry_out = partial(run_suite, jobs=jobs, fresh=fresh, trace=trace, console=_console())
     status = 0
     for plan, folder in zip(plans, folders, strict=True):
-        status = max(
-            status,
-            run_suite(
-                plan.cells,
-                suite_name=plan.cells[0].suite,
-                suite_file=plan.file,
-                out=folder,
-                jobs=jobs,
-                fresh=fresh,
-                trace=trace,
-                console=_console(),
-                tuning=plan.tuning,
-            ),
-        )
+        name, cells = plan.cells[0].suite, plan.cells
+        status = max(status, carry_out(cells, suite_name=name, suite_file=plan.file, out=folder, tuning=plan.tuning))
         if status == INTERRUPTED:
             break
     raise typer.Exit(status)

@@ -42,7 +42,7 @@ from torch.nn import functional as F
 
 from dbbench.diffusion.noise import NoiseLaw, owner
 from dbbench.diffusion.precondition import edm_weight, precondition
-from dbbench.diffusion.sampler import euler_step, inference_sigmas
+from dbbench.diffusion.sampler import euler, inference_sigmas
 from dbbench.methods.base import Method, Plan, StepReport
 from dbbench.methods.residency import Residency
 from dbbench.networks import base as networks
@@ -283,22 +283,23 @@ class DiffusionBlocks(Method):
     def _chain(self, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities at the end of the chain and at its first step, from one draw of noise."""
         raw = self.options.inference_embedding == "raw"
-        z = self.law.sigma_max * self._noise(len(inputs), generator)
+        owners = [owner(sigma, self.intervals) for sigma in self.sigmas]
         results: list[Tensor] = []
-        probabilities = denoised = z
-        for i, sigma in enumerate(self.sigmas):
-            block = owner(sigma, self.intervals)
+
+        def denoise(z: Tensor, sigma: float) -> Tensor:
+            block = owners[len(results)]
             self.keeper.activate(block, training=False)
-            if i > 0:
-                z = euler_step(z, denoised, self.sigmas[i - 1], sigma)
-                if self.options.shared == "per_block":
-                    # this block speaks of the targets in its own embeddings
-                    z = z + probabilities @ self._front(block).targets(raw) - denoised
             with self.autocast():
                 logits = self.denoise(inputs, z, torch.full((len(inputs),), sigma, device=z.device), block)
             results.append(logits.float().log_softmax(dim=-1))
-            probabilities = results[-1].exp()
-            denoised = probabilities @ self._front(block).targets(raw)
+            # in the embeddings of the block that reads it, should blocks have their own
+            reader = owners[min(len(results), len(owners) - 1)]
+            if self.options.shared == "per_block":
+                self.keeper.activate(reader, training=False)
+            return results[-1].exp() @ self._front(reader).targets(raw)
+
+        z = self.law.sigma_max * self._noise(len(inputs), generator)
+        denoise(euler(denoise, z, self.sigmas), self.sigmas[-1])
         return results[-1], results[0]
 
     def state(self) -> dict[str, Any]:

@@ -154,8 +154,7 @@ class Record(BaseModel):
 class Timing(BaseModel):
     """A variant's timing pass: interleaved with every other variant of the run, alone on the machine.
 
-    ``seconds_per_step`` holds the medians of each round, in round order, so that two variants' lists pair up;
-    ``reference`` names the variant that ratios are taken against.
+    ``seconds_per_step`` holds the mean of each round's steps, in round order, so that two variants' lists pair up.
     """
 
     config_hash: str

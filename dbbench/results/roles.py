@@ -25,5 +25,3 @@ IDENTITY_ROLES = ("parameters", "optimizer", "gradients", "ema", "buffers", "inp
 
 #: ``setup`` is everything before the first step; ``swap`` is a residency transfer; ``inference`` a prediction.
 PHASES = ("setup", "swap", "forward", "backward", "recompute", "optimizer", "inference")
-
-STATUSES = ("ok", "failed", "out_of_memory", "timeout", "killed", "interrupted")
