@@ -8,7 +8,7 @@ decided as it goes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan
@@ -17,14 +17,16 @@ from dbbench.suite.cell import Budget
 MOST_STEPS = 50_000_000
 
 
-def step_cost(budget: Budget, layers: int, samples: int, flops: float | None) -> float:
-    """Return what one step spends of ``budget``, in its own unit (layer updates, samples or FLOPs)."""
+def step_costs(
+    method: Method, budget: Budget, batch_size: int, flops_by_block: Mapping[int, int] | None = None
+) -> list[float]:
+    """Return what a step of each block spends of ``budget``, in its own unit (layer updates, samples or FLOPs)."""
     if budget.kind == "layer_updates":
-        return layers
+        return list(method.layers_per_block)
     if budget.kind == "samples":
-        return samples
-    assert flops is not None
-    return flops
+        return [batch_size] * method.blocks
+    assert flops_by_block is not None
+    return [flops_by_block[block] for block in range(method.blocks)]
 
 
 def course(
@@ -32,45 +34,58 @@ def course(
 ) -> list[Plan]:
     """Return every step that ``method`` takes within ``budget`` (not in seconds), in order; none oversteps it.
 
-    ``flops_by_block`` (measured by the traced pass) is needed for a budget in FLOPs alone.
+    A staged method's stages get equal shares and overstep none of them. ``flops_by_block`` (measured by the traced
+    pass) is needed for a budget in FLOPs alone.
     """
-    blocks: list[int] = []
-    fractions: list[float] = []
-    spent = 0.0
-    while True:
-        block = method.plan(len(blocks), spent / budget.value)
-        flops = None if flops_by_block is None else flops_by_block[block]
-        cost = step_cost(budget, method.layers_per_block[block], batch_size, flops)
-        _check(budget, cost)
-        if spent + cost > budget.value:
-            break
-        fractions.append(spent / budget.value)
-        blocks.append(block)
-        spent += cost
-    totals = Counter(blocks)
+    costs = step_costs(method, budget, batch_size, flops_by_block)
+    order = list(_staged(budget, costs) if method.staged else _interleaved(method, budget, costs))
+    totals = Counter(block for block, _ in order)
     taken: Counter[int] = Counter()
     plans = []
-    for step, (block, fraction) in enumerate(zip(blocks, fractions, strict=True)):
+    for step, (block, fraction) in enumerate(order):
         plans.append(Plan(step, block, taken[block], taken[block] / totals[block], fraction))
         taken[block] += 1
     return plans
 
 
+def _interleaved(method: Method, budget: Budget, costs: Sequence[float]) -> Iterator[tuple[int, float]]:
+    """Yield (block, share of the budget spent before it) as the method plans them."""
+    _check(budget, costs, budget.value)
+    spent, step = 0.0, 0
+    while spent + costs[block := method.plan(step, spent / budget.value)] <= budget.value:
+        yield block, spent / budget.value
+        spent += costs[block]
+        step += 1
+
+
+def _staged(budget: Budget, costs: Sequence[float]) -> Iterator[tuple[int, float]]:
+    """Yield (stage, share of the budget spent before it), one stage after another."""
+    share = budget.value / len(costs)
+    _check(budget, costs, share)
+    for stage, cost in enumerate(costs):
+        for step in range(int(share // cost)):
+            yield stage, (stage * share + step * cost) / budget.value
+
+
 def step_count(method: Method, budget: Budget, batch_size: int) -> int:
     """Return how many steps `course` has for a budget in layer updates or samples."""
-    costs = {step_cost(budget, layers, batch_size, None) for layers in method.layers_per_block}
-    if len(costs) > 1:
+    costs = step_costs(method, budget, batch_size)
+    if not method.staged and len(set(costs)) > 1:
         return len(course(method, budget, batch_size))
-    (cost,) = costs
-    _check(budget, cost)
-    return int(budget.value // cost)
+    share = budget.value / len(costs) if method.staged else budget.value
+    _check(budget, costs, share)
+    return sum(int(share // cost) for cost in costs) if method.staged else int(share // costs[0])
 
 
-def _check(budget: Budget, cost: float) -> None:
-    if cost <= 0 or budget.value / cost > MOST_STEPS:
+def _check(budget: Budget, costs: Sequence[float], share: float) -> None:
+    """Raise BadInput unless every block can take a step within ``share`` of the budget, and not without end."""
+    if min(costs) <= 0 or share / min(costs) > MOST_STEPS:
         raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is no finite number of steps here")
-    if cost > budget.value:
-        raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is less than one step costs ({cost:g})")
+    if max(costs) > share:
+        part = f" leaves a stage {share:g}, which" if share < budget.value else ""
+        raise BadInput(
+            f"budget.value: {budget.value:g} {budget.kind}{part} is less than one step costs ({max(costs):g})"
+        )
 
 
 def course_in_seconds(method: Method, seconds: float, elapsed: Callable[[], float]) -> Iterator[Plan]:

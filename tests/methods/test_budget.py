@@ -40,27 +40,26 @@ def test_a_budget_is_spent_and_not_overstepped(variant: str, kind: str) -> None:
     }[kind]
     spent = sum(each(plan.block) for plan in plans)
     assert spent <= value
-    assert value - spent < max(each(block) for block in range(method.blocks))
+    shares = method.blocks if method.staged else 1  # each may leave what is less than a step
+    assert value - spent < shares * max(each(block) for block in range(method.blocks))
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.sampled_from(["layer_updates", "samples"]), st.integers(40, 700))
 @settings(max_examples=25, deadline=None)
 def test_greedys_stages_share_the_budget_equally(depth: int, k: int, kind: str, value: int) -> None:
-    """One stage would be trained at another's cost: each gets its part of the budget, to a step's cost."""
+    """One stage would be trained at another's cost: each spends its share of the budget, to less than a step."""
     method = built("greedy", depth=depth, layers_per_stage=min(k, depth))[0]
+    costs = [BATCH if kind == "samples" else layers for layers in method.layers_per_block]
+    share = value / method.blocks
     try:
         plans = course(method, Budget(kind=kind, value=value), BATCH)  # type: ignore[arg-type]
     except BadInput:
-        assert value < BATCH
+        assert max(costs) > share
         return
     assert [plan.block for plan in plans] == sorted(plan.block for plan in plans)
-    spent: Counter[int] = Counter()
-    for plan in plans:
-        spent[plan.block] += BATCH if kind == "samples" else method.layers_per_block[plan.block]
-    costs = [BATCH if kind == "samples" else layers for layers in method.layers_per_block]
-    if value / method.blocks >= max(costs):
-        assert set(spent) == set(range(method.blocks))
-        assert all(abs(spent[b] - value / method.blocks) <= 2 * max(costs) for b in range(method.blocks))
+    steps = Counter(plan.block for plan in plans)
+    for stage, cost in enumerate(costs):
+        assert share - cost < steps[stage] * cost <= share
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
