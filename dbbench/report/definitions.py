@@ -66,6 +66,14 @@ DEFINITIONS: dict[str, str] = {
         "Floating-point operations of the ops with a known formula (a multiply-add is two), by phase, in the same "
         "traced steps; a step of a block-wise method is the mean over its blocks. Ops without a formula are named."
     ),
+    "train time": (
+        "Wall time of the training loop as it ran, evaluations left out, whatever other cells ran beside it. It says "
+        "what this run took; to compare methods there is samples per second."
+    ),
+    "inference peak, inference FLOPs": (
+        "Of one prediction on a training batch, from the traced pass, with optimizer state released. A method that "
+        "predicts in several steps pays for all of them."
+    ),
     "samples per second": (
         "From a separate pass without a ledger, alone on the machine, variants interleaved in rounds: the median over "
         "the rounds. Its ratio to backprop is the median of the ratios taken round by round."
