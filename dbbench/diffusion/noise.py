@@ -1,6 +1,6 @@
 """Noise levels: the law they are drawn from, and its partition into the intervals that blocks own.
 
-DiffusionBlocks (Shing, Koyama & Akiba, arXiv 2506.14202, §3.2) on the noise law of EDM (Karras et al. 2022, arXiv
+DiffusionBlocks (Shing, Koyama & Akiba, arXiv 2506.14202) on the noise law of EDM (Karras et al. 2022, arXiv
 2206.00364, table 1): ln σ ~ N(P_mean, P_std²), truncated to [σ_min, σ_max].
 """
 

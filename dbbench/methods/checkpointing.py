@@ -21,7 +21,7 @@ class Checkpointing(Backprop):
     """Backprop with segments of layers recomputed in the backward pass.
 
     ``policy`` gives a segment's length k on L layers: ``every_layer`` 1, ``sqrt`` ⌈√L⌉ (the O(√n) cost of Chen et
-    al., §4.2), ``every_k`` the option ``k``.
+    al., §4.3), ``every_k`` the option ``k``.
     """
 
     class Options(networks.BaseOptions):

@@ -1,31 +1,32 @@
 """DiffusionBlocks: each block of layers is a denoiser of its own noise interval (Shing, Koyama & Akiba, ICLR 2026).
 
-arXiv 2506.14202 v4. The three steps of the conversion (§3): cut the network into B contiguous blocks; give each an
-interval of noise levels of equal probability, the first layers the highest; condition every layer on σ by adaptive
-layer norm. A step draws one block b, noise levels σ from b's interval and ε ~ N(0, I), and trains b alone:
+arXiv 2506.14202 v4. The three steps of the conversion: cut the network into B contiguous blocks; give each an interval
+of noise levels of equal probability, the first layers the highest; condition every layer on σ by adaptive layer norm.
+A step draws one block b, noise levels σ from b's interval and ε ~ N(0, I), and trains b alone:
 
-    z = y + σ·ε                                                  y: embedding of the target, z takes the read-out token
-    D(z; σ) = c_skip·z + c_out·F_b(c_in·z, c_noise, x)           preconditioning of EDM
-    loss = w(σ) · CE(head(D), target)                            eq. 7 with cross-entropy for discrete targets
+    z = y + σ·ε                                          y: embedding of the target; z takes the read-out token
+    D(z; σ) = c_skip·z + c_out·F_b(c_in·z, c_noise, x)   preconditioning of EDM (Karras et al. 2022, eq. 7)
+    loss = E[w(σ) · CE(head(D), target)]                 the paper's block loss, cross-entropy for discrete targets
 
 Prediction follows Euler's method from z ~ N(0, σ_max² I), each step by the block that owns σ, where the denoised
 target is the posterior mean Σ_k p_k·e_k over the embeddings e_k; the last distribution p is the answer.
 
-Where paper and released code differ, both are options. The defaults are the paper's unless a line says otherwise:
+Where paper and released code differ, both are options; the default is the one in the last column:
 
-=================== ====================================== ==========================================================
-option              paper                                  released code
-=================== ====================================== ==========================================================
-weighting           ``edm``: w(σ) on each sample           ``released``: [N] × [N, 1], so mean(CE)·mean(w)
-residency           ``active`` (its memory formula)        ``all``: one AdamW over everything (our default)
-shared              not said                               ``joint``: trained with whichever block is active
-inference_embedding normalised                             ``raw`` (training normalises)
-inference_grid      each step by the block that owns σ     ``probability``: equally spaced, both ends included
-gate_start          (network option) plain network: 1      0
-=================== ====================================== ==========================================================
+=================== ======================================== ============================================== =========
+option              paper                                    released code                                  default
+=================== ======================================== ============================================== =========
+weighting           ``edm``: w(σ) on each sample             ``released``: [N] × [N, 1], so mean(CE)·mean(w) paper
+residency           ``active`` (its memory formula)          ``all``: one AdamW over everything             released
+shared              not said                                 ``joint``: trained with whichever is active    released
+inference_embedding normalised                               ``raw``, though training normalises            paper
+inference_grid      a step by each block that owns its σ     ``probability``: equally spaced, both ends in  released
+gate_start          the network's option; plain at start: 1  0                                              paper
+=================== ======================================== ============================================== =========
 
-``target_scale``, ``sigma_data``, ``output`` ``plain`` and ``inference_draws`` are ours: with ‖y‖ = 1 a coordinate of y
-has a standard deviation of 1/√width, not .5, and the label can be read off z in the low intervals.
+``shared: per_block``, ``weighting: none``, ``output: plain``, ``inference_grid: block_edges``, ``target_scale``,
+``sigma_data`` other than .5 and ``inference_draws`` are this package's: with ‖y‖ = 1 a coordinate of y has a standard
+deviation of 1/√width, not .5, and the label can be read off z in the low intervals.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class DiffusionBlocks(Method):
         return cast(Front, self.fronts[block if self.options.shared == "per_block" else 0])
 
     def plan(self, step: int, fraction: float) -> int:
-        """Draw the block uniformly for the whole batch (§3.3), anew every ``hold`` steps."""
+        """Draw the block uniformly, one for the whole batch, anew every ``hold`` steps."""
         draw = step // (self.options.hold or 1)
         return random.Random(self.setting.streams.key("block", draw)).randrange(self.blocks)
 
