@@ -15,6 +15,7 @@ from dbbench.report.figure_style import (
     blank,
     legend_below,
     light_grid,
+    stacked_bar,
     swatch,
     width_points,
     wrapped,
@@ -61,21 +62,8 @@ def _step_panel(axes: Axes, shown: pd.DataFrame) -> None:
     scale, unit = _unit(float(shown["flops_step"].max()))
     ends: list[tuple[float, str]] = []
     for place, (_, row) in enumerate(shown.iterrows()):
-        left = 0.0
-        for phase, fill in FLOP_FILLS.items():
-            count = row[f"flops_{phase}"]
-            if pd.notna(count) and count:
-                axes.barh(
-                    place,
-                    count / scale,
-                    left=left,
-                    height=0.62,
-                    color=fill.color,
-                    hatch=fill.hatch,
-                    edgecolor="#333333",
-                    linewidth=0.3,
-                )
-                left += count / scale
+        parts = [(row[f"flops_{phase}"] / scale, fill) for phase, fill in FLOP_FILLS.items()]
+        left = stacked_bar(axes, place, 0.62, parts)
         ends.append((max(left, row["flops_step"] / scale), _words(row["flops_step_ratio"], row["flops_step"])))
     _annotate(axes, ends)
     axes.set_title("one training step (mean over blocks)", loc="left")

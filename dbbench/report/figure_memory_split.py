@@ -16,6 +16,7 @@ from dbbench.report.figure_style import (
     legend_below,
     light_grid,
     shortened,
+    stacked_bar,
     swatch,
     width_points,
 )
@@ -67,23 +68,8 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
 
 
 def _bar(axes: Axes, place: int, row: pd.Series, roles: list[str]) -> None:
-    left = 0.0
-    for role in roles if row["status"] == "ok" else ():
-        size = row[f"{role}_bytes"]
-        if pd.isna(size) or not size:
-            continue
-        fill = ROLE_FILLS[role]
-        axes.barh(
-            place + 0.2,
-            size / MIB,
-            left=left,
-            height=0.46,
-            color=fill.color,
-            hatch=fill.hatch,
-            edgecolor="#333333",
-            linewidth=0.3,
-        )
-        left += size / MIB
+    shown = roles if row["status"] == "ok" else []
+    left = stacked_bar(axes, place + 0.2, 0.46, [(row[f"{role}_bytes"] / MIB, ROLE_FILLS[role]) for role in shown])
     if row["status"] == "ok" and not left:  # a total without a split is drawn as what it is
         axes.barh(place + 0.2, row["peak_bytes"] / MIB, height=0.46, color="white", edgecolor="#333333", linewidth=0.6)
 

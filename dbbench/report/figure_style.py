@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -143,3 +144,23 @@ def light_grid(axes: Axes, axis: Any) -> None:
     """Draw hairlines behind the data along one axis."""
     axes.grid(axis=axis, color="#DDDDDD", linewidth=0.4)
     axes.set_axisbelow(True)
+
+
+def stacked_bar(axes: Axes, place: float, height: float, parts: Iterable[tuple[float, Fill]]) -> float:
+    """Draw ``parts`` (length, fill) end to end as a horizontal bar; return their sum. Nulls and zeros are left out."""
+    left = 0.0
+    for length, fill in parts:
+        if pd.isna(length) or not length:
+            continue
+        axes.barh(
+            place,
+            length,
+            left=left,
+            height=height,
+            color=fill.color,
+            hatch=fill.hatch,
+            edgecolor="#333333",
+            linewidth=0.3,
+        )
+        left += length
+    return left
