@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,10 +60,7 @@ def measure(resolved: Resolved, task: Task) -> Measured:
         method = resolved.build(task)
         for plan, traced in rehearsal(method):
             batch = task.train_batch(plan.block_step)
-            if traced:
-                with watch.step():
-                    method.step(batch, plan)
-            else:
+            with watch.step() if traced else nullcontext():
                 method.step(batch, plan)
     measured.peaks = watch.peaks
     return measured
@@ -79,10 +77,7 @@ def _ledger_pass(resolved: Resolved, task: Task) -> Measured:
             batch = task.train_batch(plan.block_step)
             ledger.declare("inputs", "inputs", batch.inputs)
             ledger.declare("inputs", "targets", batch.targets)
-            if traced:
-                with ledger.step(plan.step, plan.block):
-                    method.step(batch, plan)
-            else:
+            with ledger.step(plan.step, plan.block) if traced else nullcontext():
                 method.step(batch, plan)
         for optimizer in method.optimizers:
             optimizer.state.clear()

@@ -72,14 +72,14 @@ class _Replay:
         self.total += delta
         return role
 
-    def outlive(self) -> list[tuple[int, str]]:
-        """Turn what should have gone with its step into retained; return (storage, the role it had)."""
-        changed = [(number, self.roles[number]) for number in self.live if self.roles[number] in _PASSING]
-        for number, role in changed:
-            self.roles[number] = "retained"
-            self.sums[role] -= self.live[number]
-            self.sums["retained"] += self.live[number]
-        return changed
+    def outlive(self) -> None:
+        """Turn what should have gone with its step into retained."""
+        for number, size in self.live.items():
+            role = self.roles[number]
+            if role in _PASSING:
+                self.roles[number] = "retained"
+                self.sums[role] -= size
+                self.sums["retained"] += size
 
 
 def account(trace: Trace) -> Account:
@@ -90,15 +90,14 @@ def account(trace: Trace) -> Account:
         for event in range(position, window.start):
             replay.apply(event)
         highest, position = -1, window.end
+        # the instant before the first event counts too: what is live as the window opens
         for event in range(window.start - 1, window.end):
-            role = replay.apply(event) if event >= window.start else ROLES[0]
+            touched = (replay.apply(event),) if event >= window.start else ROLES
             highest = max(highest, replay.total)
             if window.kind != "step":
                 continue
-            if event < window.start:
-                for role in ROLES:
-                    result.own_peaks[role] = max(result.own_peaks[role], replay.sums[role])
-            result.own_peaks[role] = max(result.own_peaks[role], replay.sums[role])
+            for role in touched:
+                result.own_peaks[role] = max(result.own_peaks[role], replay.sums[role])
             if replay.total > result.peak_bytes:
                 result.peak_bytes, result.split = replay.total, {role: replay.sums[role] for role in ROLES}
                 result.peak_step, result.peak_block = window.step, window.block

@@ -60,8 +60,6 @@ class CpuWatch:
         for time, size in private.allocations(self._profile):
             while time > end:
                 start, end = next(steps, (time + 1, time + 1))
-                if time < start:
-                    break
             # what is live when a step begins counts as well
             if start <= time <= end:
                 peak = max(peak, live)

@@ -50,7 +50,7 @@ class Ledger:
 
     @property
     def uncounted(self) -> dict[str, int]:
-        """Ops with neither a FLOP formula nor a place among the free ones, with their calls inside the windows."""
+        """Ops with neither a FLOP formula nor a place among the free ones (calls by name), predictions left out."""
         return dict(self._recorder.flops.uncounted)
 
     def __enter__(self) -> Self:
@@ -113,9 +113,9 @@ class Ledger:
     def _boundary(self) -> None:
         self._identities.take(self._recorder)
         for number in [n for n, holder in self.trace.outlived.items() if holder is None]:
-            if number in self.trace.identity or number in self.trace.saved or number not in self._recorder.alive():
-                continue
-            self.trace.outlived[number] = self._holder(number)
+            known = number in self.trace.identity or number in self.trace.saved
+            if not known and self._recorder.is_alive(number):
+                self.trace.outlived[number] = self._holder(number)
 
     def _holder(self, number: int) -> str:
         """Name the local variable that holds a storage, looking outward through the running functions."""

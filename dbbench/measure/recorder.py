@@ -91,9 +91,7 @@ class Recorder(private.TorchDispatchMode):
     def settle(self) -> None:
         """Notice that the phase which ran last has ended (a step is over)."""
         if not self._marks and self._phase[0] != "setup":
-            self._end(self._phase[1])
-            self._instances += 1
-            self._phase = ("forward", self._instances)
+            self._enter_forward()
 
     def _now(self) -> tuple[str, int]:
         """Return the running phase and its number; a backward resumes after what is nested in it."""
@@ -108,10 +106,14 @@ class Recorder(private.TorchDispatchMode):
                 self._end(instance)
                 self._phase = ("backward", -2 - 2 * task)
         elif name == "backward":
-            self._end(instance)
-            self._instances += 1
-            self._phase = ("forward", self._instances)
+            self._enter_forward()
         return self._phase
+
+    def _enter_forward(self) -> None:
+        """End the phase that was running; what comes is a forward until something else shows."""
+        self._end(self._phase[1])
+        self._instances += 1
+        self._phase = ("forward", self._instances)
 
     def _end(self, instance: int) -> None:
         """Note what the phase ``instance`` made and left alive."""
@@ -127,9 +129,7 @@ class Recorder(private.TorchDispatchMode):
     def begin_steps(self) -> None:
         """Leave set-up: from here on, unmarked work is forward or backward."""
         if self._phase[0] == "setup":
-            self._end(0)
-            self._instances += 1
-            self._phase = ("forward", self._instances)
+            self._enter_forward()
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -251,9 +251,9 @@ class Recorder(private.TorchDispatchMode):
             number = self._adopt(storage, storage._cdata)
         return number
 
-    def alive(self) -> set[int]:
-        """Return the numbers of the storages that are alive now."""
-        return set(self._size)
+    def is_alive(self, number: int) -> bool:
+        """Tell whether the storage ``number`` is alive now."""
+        return number in self._size
 
     def _save(self, tensor: Any) -> None:
         if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
