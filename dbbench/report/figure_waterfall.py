@@ -90,7 +90,7 @@ def _figure(ways: list[Way]) -> Figure:
     )
     largest = max(max(way.ends) for way in ways)
     room = _width_points(figure, grid.flat[0])
-    beside = width_points(figure, _signed(largest)) + 6
+    beside = width_points(figure, text.signed_mib(largest)) + 6
     for axes, way in zip(grid.flat, ways, strict=False):
         axes.set_xlim(0, largest / MIB * room / max(room - beside, 1))
         _panel(figure, axes, way)
@@ -118,7 +118,7 @@ def _panel(figure: Figure, axes: Axes, way: Way) -> None:
             linewidth=0.3,
         )
         axes.plot([end / MIB] * 2, [place + 0.31, place + 0.69], color="#777777", linewidth=0.5)
-        _value(axes, place, max(start, end), text.mib(size) if not place else _signed(size))
+        _value(axes, place, max(start, end), text.mib(size) if not place else text.signed_mib(size))
         start = end
     axes.barh(len(way.ends), start / MIB, height=0.62, color="white", edgecolor="#333333", linewidth=0.5)
     _value(axes, len(way.ends), start, text.mib(start))
@@ -145,10 +145,6 @@ def _value(axes: Axes, place: int, end: int, words: str) -> None:
         va="center_baseline",
         bbox={"facecolor": "white", "linewidth": 0, "pad": 0.4},
     )
-
-
-def _signed(size: int) -> str:
-    return f"−{text.mib(-size)}" if size < 0 else f"+{text.mib(size)}"
 
 
 def _sum(name: str) -> str:

@@ -1,7 +1,7 @@
 """The figures of a report, each a PNG for the screen and a PDF for the paper.
 
-`FIGURES` names them in the order of the report, `CUDA_FIGURES` those that only a run on CUDA has; a drawing is a function of the run and its comparison table, and
-raises `NothingToDraw` where there is nothing to show.
+`FIGURES` names them in the order of the report, and `CUDA_FIGURES` those that only a run on CUDA has. A drawing is a
+function of the run and its comparison table, and raises `NothingToDraw` where there is nothing to show.
 """
 
 from __future__ import annotations

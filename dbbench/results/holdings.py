@@ -2,7 +2,8 @@
 
     step, block, phase, total_bytes, held = held_at_peak(frame)
 
-A frame is what a ledger's ``timeline()`` returns and ``traces/<hash>.parquet`` holds (`dbbench.results.store.TRACE_SCHEMA`).
+A frame is what a ledger's ``timeline()`` returns and ``traces/<hash>.parquet`` holds; its columns are those of
+`dbbench.results.store.TRACE_SCHEMA`.
 """
 
 from __future__ import annotations

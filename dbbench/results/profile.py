@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dbbench.errors import BadInput
 from dbbench.results.holdings import held_at_peak
 from dbbench.results.record import Held
-from dbbench.results.roles import ROLES
+from dbbench.results.roles import PHASES, ROLES
 from dbbench.results.store import read_trace, to_json, write_atomically, write_trace
 
 PROFILE_VERSION = 1
@@ -89,6 +89,15 @@ class Profile(BaseModel):
         if figures is None or figures.device_peak_bytes is None:
             return None
         return figures.device_peak_bytes - self.peak_bytes
+
+    @property
+    def flops_per_step(self) -> dict[str, int]:
+        """FLOPs by phase, in the order of `PHASES`: the mean over the traced steps, rounded."""
+        if not self.steps:
+            return {}
+        sums = {phase: sum(step.flops.get(phase, 0) for step in self.steps) for phase in PHASES}
+        seen = {phase for step in self.steps for phase in step.flops}
+        return {phase: round(total / len(self.steps)) for phase, total in sums.items() if phase in seen}
 
     @model_validator(mode="after")
     def _sums_to_the_peak(self) -> Self:
