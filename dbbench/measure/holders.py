@@ -94,8 +94,8 @@ class _Search:
                 queue.extend((name, inner, depth + 1) for name, inner in _parts(path, value))
 
     def _meet(self, name: str, tensor: Tensor) -> None:
-        for plain in private.plain_tensors(tensor):
-            self._name(private.storage_key(plain), name)
+        for storage, _ in private.storages(tensor):
+            self._name(storage._cdata, name)
         node = private.node_of(tensor)
         if node is not None:
             self._graphs.append((f"graph of {name}", node))
@@ -127,8 +127,8 @@ class _Search:
     def _keep(self, kept: Any, name: str) -> None:
         for item in kept if isinstance(kept, (tuple, list)) else (kept,):
             if isinstance(item, Tensor):
-                for plain in private.plain_tensors(item):
-                    self._name(private.storage_key(plain), name)
+                for storage, _ in private.storages(item):
+                    self._name(storage._cdata, name)
 
 
 def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
