@@ -26,6 +26,7 @@ graph_task = torch._C._current_graph_task_id
 current_node = torch._C._current_autograd_node
 
 _MOSTLY_PLAIN = (Tensor, torch.nn.Parameter)
+_LEAF = 1 << 62  # all nodes that accumulate a gradient have the largest sequence number
 _saving_attributes: dict[type, tuple[str, ...]] = {}
 
 
@@ -47,6 +48,21 @@ def node_sequence_number(node: Any) -> int:
 def in_fake_mode() -> bool:
     """Tell whether tensors made now are fake."""
     return torch._guards.detect_fake_mode() is not None
+
+
+def nodes_behind(root: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield ``root`` and every node of the graph behind it whose number is not in ``seen``, which takes them in.
+
+    A leaf's node, which only takes gradients in and keeps nothing, is left out.
+    """
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        number = _LEAF if node is None else node_sequence_number(node)
+        if number < _LEAF and number not in seen:
+            seen.add(number)
+            yield node
+            pending.extend(following for following, _ in node.next_functions)
 
 
 def node_of(tensor: Tensor) -> Any:
