@@ -174,6 +174,12 @@ def allocations(profile: Any) -> list[tuple[int, int]]:
     return sorted(found, key=lambda item: item[0])
 
 
+def op_at(profile: Any, time: int) -> str | None:
+    """Return the op that was running at ``time`` (ns) of a finished profile, the outermost one; None between ops."""
+    running = [e for e in _tree(profile) if e.name.startswith("aten::") and e.start_time_ns <= time <= e.end_time_ns]
+    return min(running, key=lambda event: event.start_time_ns).name.replace("::", ".") if running else None
+
+
 def ranges(profile: Any, name: str) -> list[tuple[int, int]]:
     """Return (start, end) in ns of each ``record_function(name)`` in a finished profile."""
     return sorted((e.start_time_ns, e.end_time_ns) for e in _tree(profile) if e.name == name)
@@ -257,8 +263,8 @@ def _allocator_events() -> bool:
     with torch.profiler.profile(activities=cpu, profile_memory=True) as profile, torch.profiler.record_function("here"):
         torch.empty(1024)
     (start, end), *_ = ranges(profile, "here")
-    inside = [size for time, size in allocations(profile) if start <= time <= end]
-    return 4096 in inside and -4096 in inside
+    inside = {size: time for time, size in allocations(profile) if start <= time <= end}
+    return {4096, -4096} <= set(inside) and op_at(profile, inside[4096]) == "aten.empty"
 
 
 def self_test() -> list[tuple[str, bool, str]]:
