@@ -22,9 +22,9 @@ DEFINITIONS: dict[str, str] = {
         "boundary of a phase, and a storage keeps the strongest one: parameters, then optimizer, then gradients."
     ),
     "activations": (
-        "Storages which autograd, or the frame of a checkpoint, saved for a backward pass, wherever they were made: by a "
-        "forward pass, a recomputation, or a backward pass that is itself to be differentiated. One that is still kept "
-        "when its step has ended becomes retained."
+        "Storages which autograd, or the frame of a checkpoint, saved for a backward pass, wherever they were made: by "
+        "a forward pass, a recomputation, or a backward pass that is itself to be differentiated. One that is still "
+        "kept when its step has ended becomes retained."
     ),
     "retained": (
         "Any other storage without an identity that outlives the phase that made it, such as logits or a loss that "
@@ -70,8 +70,8 @@ DEFINITIONS: dict[str, str] = {
     ),
     "attention kernel": (
         "The family of kernel that computed attention: flash, efficient, cudnn, or math for products and a softmax of "
-        "their own. Flash and efficient compute the scores again in the backward and count as doing so; math keeps them. "
-        "FLOPs and activations of two runs compare within one family."
+        "their own. Flash and efficient compute the scores again in the backward and count as doing so; math keeps "
+        "them. FLOPs and activations of two runs compare within one family."
     ),
     "train time": (
         "Wall time of the training loop as it ran, evaluations left out, whatever other cells ran beside it. It says "
