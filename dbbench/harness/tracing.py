@@ -19,7 +19,7 @@ import torch
 from dbbench.harness.resolve import Resolved
 from dbbench.measure import device
 from dbbench.measure.account import Account
-from dbbench.measure.ledger import Ledger
+from dbbench.measure.ledger import BareLedger
 from dbbench.methods.base import Method, Plan
 from dbbench.phases import phase
 from dbbench.results.roles import ROLES
@@ -67,7 +67,7 @@ def measure(resolved: Resolved, task: Task) -> Measured:
 
 
 def _ledger_pass(resolved: Resolved, task: Task) -> Measured:
-    with Ledger(resolved.cell.device) as ledger:
+    with BareLedger(resolved.cell.device) as ledger:
         method = resolved.build(task)
         parameters = dict(method.model.named_parameters())
         count, shared = sum(p.numel() for p in parameters.values()), method.shared()

@@ -67,32 +67,51 @@ _CPU_ATTENTION: dict[str, Callable[..., int]] = {
 }
 
 
+class UncountedOps(Exception):
+    """A strict ledger met ops that have no FLOP formula and are not free; its text names them with their calls."""
+
+
+#: The family of kernel that computed attention: they count a backward differently, and keep different tensors.
+_ATTENTION = {
+    "_scaled_dot_product_flash_attention": "flash",
+    "_scaled_dot_product_flash_attention_for_cpu": "flash",
+    "_scaled_dot_product_efficient_attention": "efficient",
+    "_scaled_dot_product_cudnn_attention": "cudnn",
+    "_scaled_dot_product_fused_attention_overrideable": "overrideable",
+}
+_SOFTMAX = ("_softmax", "_safe_softmax")
+
+
 class FlopCount:
-    """Sums FLOPs by phase over the window that is open, and names what it could not count."""
+    """Sums FLOPs by phase over the window that is open, and names what it could not count.
+
+    ``attention`` holds the families of attention kernel that were called. The math family is not one kernel: it is
+    told by a softmax over three or more dimensions, of which heads, queries and keys are the last.
+    """
 
     def __init__(self) -> None:
         self.by_phase: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
-        self._formulas: dict[Any, Callable[..., int] | None] = {}
+        self.attention: set[str] = set()
 
-    def add(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, phase: str) -> None:
-        """Count one call of ``func`` that returned ``out``."""
-        try:
-            formula = self._formulas[func]
-        except KeyError:
-            formula = self._formulas[func] = self._find(func)
-        if formula is not None:
-            flops = formula(*args, **kwargs, out_val=out)
-            if flops:
-                self.by_phase[phase] += int(flops)
+    def add(
+        self, formula: Callable[..., int], args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, phase: str
+    ) -> None:
+        """Count one call, by `formula`, that returned ``out``."""
+        flops = formula(*args, **kwargs, out_val=out)
+        if flops:
+            self.by_phase[phase] += int(flops)
 
-    def _find(self, func: Any) -> Callable[..., int] | None:
+    def formula(self, func: Any) -> Callable[..., int] | None:
+        """Return the formula of ``func`` (arguments as the op's, and ``out_val``), None for an op that is free."""
         packet = func._overloadpacket
         name = packet.__name__
         if packet in flop_registry:
-            return flop_registry[packet]
+            return self._noting_attention(flop_registry[packet], _ATTENTION.get(name))
         if name in _CPU_ATTENTION:
-            return _CPU_ATTENTION[name]
+            return self._noting_attention(_CPU_ATTENTION[name], _ATTENTION.get(name))
+        if name in _SOFTMAX:
+            return self._softmax
         if name in FREE or func.namespace == "profiler":
             return None
 
@@ -101,6 +120,21 @@ class FlopCount:
             return 0
 
         return uncounted
+
+    def _noting_attention(self, formula: Callable[..., int], family: str | None) -> Callable[..., int]:
+        if family is None:
+            return formula
+
+        def counted(*args: Any, **kwargs: Any) -> int:
+            self.attention.add(family)
+            return formula(*args, **kwargs)
+
+        return counted
+
+    def _softmax(self, *args: Any, **kwargs: Any) -> int:
+        if args[0].dim() >= 3:
+            self.attention.add("math")
+        return 0
 
     def take(self) -> Counter[str]:
         """Return the sums by phase since the last call, and start anew."""

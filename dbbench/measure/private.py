@@ -15,10 +15,17 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint as torch_checkpoint
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.flop_counter import flop_registry
 
 __all__ = ["FakeTensor", "FakeTensorMode", "TorchDispatchMode", "flop_registry"]
+
+#: Called for every op, so bound once: the number of the backward pass that runs in this thread (-1 for none), and the
+#: autograd node that is being evaluated (None for none).
+graph_task = torch._C._current_graph_task_id
+current_node = torch._C._current_autograd_node
+
+_saving_attributes: dict[type, tuple[str, ...]] = {}
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -26,24 +33,87 @@ def storage_key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def graph_task() -> int:
-    """Return the number of the backward pass that is running in this thread, -1 for none."""
-    return torch._C._current_graph_task_id()
-
-
 def next_sequence_number() -> int:
     """Return the number that the next node of the autograd graph will get."""
     return torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]
 
 
-def current_node() -> Any:
-    """Return the autograd node that is being evaluated, or None."""
-    return torch._C._current_autograd_node()
-
-
 def node_sequence_number(node: Any) -> int:
     """Return the number that ``node`` got when the forward made it."""
     return node._sequence_nr()
+
+
+def node_of(tensor: Tensor) -> Any:
+    """Return the autograd node that made ``tensor``, None for a leaf."""
+    try:
+        return tensor.grad_fn
+    except RuntimeError:  # a view that was changed in place where autograd forbids it: its use will raise
+        return None
+
+
+def saved_by(node: Any) -> Iterator[Any]:
+    """Yield what ``node`` keeps for its backward: tensors, or whatever a saved-tensor hook put in their place.
+
+    Nothing is unpacked. A node that has released what it kept yields nothing.
+    """
+    kind = type(node)
+    names = _saving_attributes.get(kind)
+    if names is None:
+        names = _saving_attributes[kind] = tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
+    for name in names:
+        try:
+            kept = getattr(node, name)
+            for one in kept if isinstance(kept, (tuple, list)) else (kept,):
+                if one is not None:
+                    yield one.data
+        except RuntimeError:  # released
+            return
+
+
+def kept_number(node: Any) -> Tensor | None:
+    """Return the one-element tensor in which a product or quotient keeps a Python number, None where it keeps none."""
+    number = getattr(node, "_saved_other", None)
+    return number if isinstance(number, Tensor) and number.dim() == 0 else None
+
+
+def is_custom_function(node: Any) -> bool:
+    """Tell whether ``node`` belongs to an ``autograd.Function`` written in Python."""
+    return isinstance(node, torch.autograd.function.BackwardCFunction)
+
+
+def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield the dense tensors that hold ``tensor``'s bytes: itself, a sparse one's parts, a wrapper subclass's insides.
+
+    A subclass with a dispatch of its own that does not tell its insides (``__tensor_flatten__``) yields nothing.
+    """
+    if tensor.layout is torch.sparse_coo:
+        yield from (tensor._indices(), tensor._values())
+    elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        yield from (tensor.crow_indices(), tensor.col_indices(), tensor.values())
+    elif tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        yield from (tensor.ccol_indices(), tensor.row_indices(), tensor.values())
+    elif is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            inner = getattr(tensor, name)
+            if isinstance(inner, Tensor):
+                yield from plain_tensors(inner)
+    elif tensor.layout is torch.strided and not _dispatches_itself(type(tensor)):
+        yield tensor
+
+
+def _dispatches_itself(kind: type) -> bool:
+    return desugars(kind) and not issubclass(kind, FakeTensor)
+
+
+def desugars(kind: type) -> bool:
+    """Tell whether tensors of this class have a dispatch of their own, under which other ops run."""
+    handler = getattr(kind, "__torch_dispatch__", None)
+    return handler is not None and handler is not torch._C._disabled_torch_dispatch_impl
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Tell whether calling ``module`` runs what ``torch.compile`` made of it."""
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def is_recomputation(hooks: object) -> bool:
@@ -94,6 +164,14 @@ def _sequence_numbers() -> bool:
     before = next_sequence_number()
     y = x * 2
     return node_sequence_number(y.grad_fn) == before and next_sequence_number() == before + 1
+
+
+def _saved_by_nodes() -> bool:
+    x = torch.ones(2, requires_grad=True)
+    y, z = (x * 2.0).exp(), x * 3.0
+    number = kept_number(z.grad_fn)
+    (kept,) = saved_by(y.grad_fn)
+    return storage_key(kept) == storage_key(y) and number is not None and number.item() == 3.0
 
 
 def _graph_task() -> bool:
@@ -150,6 +228,7 @@ def self_test() -> list[tuple[str, bool, str]]:
         ("weakref to UntypedStorage, UntypedStorage._cdata", _storage_finaliser, "when a storage is freed"),
         ("_C._autograd._get_sequence_nr, Node._sequence_nr", _sequence_numbers, "the module of a backward's bytes"),
         ("_C._current_graph_task_id, _current_autograd_node", _graph_task, "telling backward from forward"),
+        ("Node._raw_saved_*, SavedTensor.data, Node._saved_other", _saved_by_nodes, "which bytes are activations"),
         ("saved_tensors_hooks.__enter__, _recomputation_hook", _recomputation, "what a checkpoint saves"),
         ("profiler.kineto_results.experimental_event_tree", _allocator_events, "the CPU allocator's own peak"),
         ("torch.utils.flop_counter.flop_registry", _flop_formulas, "FLOPs of matrix products and attention"),
