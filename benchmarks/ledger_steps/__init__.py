@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from benchmarks.ledger_steps import (  # noqa: F401  importing a theme registers its kinds
     autograd,
+    borrowed,
     checkpoints,
     loops,
     networks,

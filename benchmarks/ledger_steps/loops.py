@@ -207,3 +207,18 @@ def train_and_evaluate() -> Setup:
         model.train()
 
     return Setup(step, {"model": model}, [optimizer], {"x": x, "y": y, "held_out": held_out})
+
+
+@kind("batches from a DataLoader within the step")
+def data_loader() -> Setup:
+    model, (x, y) = Stack(), batch(64)
+    optimizer = adamw(model)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16, shuffle=True)
+
+    def step() -> None:
+        for some_x, some_y in loader:
+            F.cross_entropy(model(some_x), some_y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return Setup(step, {"model": model}, [optimizer], {"x": x, "y": y})

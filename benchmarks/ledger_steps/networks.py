@@ -1,8 +1,6 @@
-"""Kinds that differ in their network: small ones of our own, torch's, and transformers' with random weights."""
+"""Kinds that differ in their network: small ones of our own, and torch's."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +9,13 @@ from torch.nn import functional as F
 from benchmarks.ledger_steps.catalogue import BATCH, LENGTH, WIDTH, Block, Setup, Stack, adamw, batch, kind
 
 
-def _classify(model: nn.Module, *, inputs: Tensor | None = None) -> Setup:
+def _classify(
+    model: nn.Module, *, inputs: Tensor | None = None, optimizer: torch.optim.Optimizer | None = None
+) -> Setup:
     """Return the plainest step: cross entropy of ``model(x)``, AdamW, gradients set to None."""
     x, y = batch()
     x = x if inputs is None else inputs
-    optimizer = adamw(model)
+    optimizer = optimizer or adamw(model)
 
     def step() -> None:
         F.cross_entropy(model(x), y).backward()
@@ -231,97 +231,80 @@ def python_numbers_opened_late() -> Setup:
     return _classify(_Numbers())
 
 
-def _borrowed(make: Callable[[], tuple[nn.Module, dict[str, Tensor]]]) -> Setup:
-    """Return the five-line step on a model of transformers in train mode with the inputs it wants."""
-    model, inputs = make()
-    model.train()
+class _Written(nn.Module):
+    """Numbers that reach a tensor by other ways than arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.proj(x)
+        hidden = torch.where(hidden > 0.1, hidden, -1.0) ** 3 / (1.0 + 2 ** hidden.abs())
+        mask = x.new_tensor([1.0] * WIDTH) > torch.tensor(0.5)
+        filled = hidden.masked_fill(~mask, 0.0).clone()
+        filled[0] = 0.25
+        filled[:, 1] = 3
+        filled[x > 2.0] = 1.5
+        return self.head(2.0 - F.pad(filled, (1, 1), value=0.5)[:, 1:-1].clamp(-1, 1))
+
+
+@kind("numbers of Python written through indices, masks, where, pow, pad")
+def written_numbers() -> Setup:
+    return _classify(_Written())
+
+
+class _Experts(nn.Module):
+    """Each row goes to one of three maps: sizes that depend on the data, gathers and scatters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(WIDTH, 3)
+        self.experts = nn.ModuleList(Block() for _ in range(3))
+        self.head = nn.Linear(WIDTH, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, chosen = self.gate(x).softmax(-1).max(-1)
+        mixed = torch.zeros_like(x)
+        for index, expert in enumerate(self.experts):
+            rows = (chosen == index).nonzero().squeeze(1)
+            mixed = mixed.index_add(0, rows, expert(x[rows]) * weight[rows, None])
+        return self.head(mixed)
+
+
+@kind("mixture of experts: rows gathered and scattered, sizes from the data")
+def mixture_of_experts() -> Setup:
+    return _classify(_Experts())
+
+
+class _Spectral(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.randn(LENGTH // 2 + 1, WIDTH, dtype=torch.complex64))
+        self.mix, self.head = nn.Parameter(torch.randn(WIDTH, WIDTH) / WIDTH), nn.Linear(WIDTH, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        filtered = torch.fft.irfft(torch.fft.rfft(x, dim=1) * self.filter, n=LENGTH, dim=1)
+        return self.head(torch.einsum("btc,cd->btd", filtered, self.mix).cumsum(1).mean(1))
+
+
+@kind("Fourier transforms, complex parameters, einsum", opens="after")
+def spectral() -> Setup:
+    model = _Spectral()
+    optimizer = torch.optim.AdamW(model.parameters(), foreach=False)  # the fused kernel refuses complex numbers
+    return _classify(model, inputs=torch.randn(BATCH, LENGTH, WIDTH), optimizer=optimizer)
+
+
+@kind("sequences of unequal length as a jagged nested tensor", opens="after")
+def nested_jagged() -> Setup:
+    model = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.ReLU(), nn.Linear(2 * WIDTH, WIDTH))
+    rows = [torch.randn(n, WIDTH) for n in (3, 7, 5)]
     optimizer = adamw(model)
 
     def step() -> None:
-        model(**inputs).loss.backward()
+        ragged = torch.nested.nested_tensor(rows, layout=torch.jagged)
+        model(ragged).values().square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return Setup(step, {"model": model}, [optimizer], inputs)
-
-
-def _gpt2_model() -> tuple[nn.Module, dict[str, Tensor]]:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=100, n_positions=LENGTH, n_embd=WIDTH, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
-    )
-    tokens = torch.randint(0, 100, (4, LENGTH))
-    return GPT2LMHeadModel(config), {"input_ids": tokens, "labels": tokens}
-
-
-@kind("transformers' GPT-2, random weights, dropout 0.1", opens="after")
-def gpt2() -> Setup:
-    return _borrowed(_gpt2_model)
-
-
-@kind("transformers' GPT-2 with its own gradient checkpointing")
-def gpt2_checkpointed() -> Setup:
-    def make() -> tuple[nn.Module, dict[str, Tensor]]:
-        model, inputs = _gpt2_model()
-        model.activation_checkpointing_enable()  # type: ignore[operator]
-        return model, inputs
-
-    return _borrowed(make)
-
-
-@kind("transformers' Llama, random weights")
-def llama() -> Setup:
-    def make() -> tuple[nn.Module, dict[str, Tensor]]:
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        config = LlamaConfig(
-            vocab_size=100,
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        )
-        tokens = torch.randint(0, 100, (4, LENGTH))
-        return LlamaForCausalLM(config), {"input_ids": tokens, "labels": tokens}
-
-    return _borrowed(make)
-
-
-@kind("transformers' ViT, random weights", opens="after")
-def vit() -> Setup:
-    def make() -> tuple[nn.Module, dict[str, Tensor]]:
-        from transformers import ViTConfig, ViTForImageClassification
-
-        config = ViTConfig(
-            hidden_size=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=2 * WIDTH,
-            image_size=16,
-            patch_size=4,
-            num_labels=10,  # type: ignore[call-arg]
-        )
-        inputs = {"pixel_values": torch.randn(4, 3, 16, 16), "labels": torch.randint(0, 10, (4,))}
-        return ViTForImageClassification(config), inputs
-
-    return _borrowed(make)
-
-
-@kind("transformers' ResNet, random weights")
-def resnet() -> Setup:
-    def make() -> tuple[nn.Module, dict[str, Tensor]]:
-        from transformers import ResNetConfig, ResNetForImageClassification
-
-        config = ResNetConfig(
-            embedding_size=8,
-            hidden_sizes=[8, 16],
-            depths=[1, 1],
-            layer_type="basic",
-            num_labels=10,  # type: ignore[call-arg]
-        )
-        inputs = {"pixel_values": torch.randn(4, 3, 32, 32), "labels": torch.randint(0, 10, (4,))}
-        return ResNetForImageClassification(config), inputs
-
-    return _borrowed(make)
+    return Setup(step, {"model": model}, [optimizer], {f"row {i}": row for i, row in enumerate(rows)})

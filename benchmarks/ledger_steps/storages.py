@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -279,5 +280,23 @@ def parametrized() -> Setup:
         optimizer.zero_grad()
         model.double()
         model.float()
+
+    return Setup(step, {"model": model}, [optimizer], {"x": x, "y": y})
+
+
+@kind("weights read back from a file within the step: copied in, then assigned")
+def loaded_weights() -> Setup:
+    model, (x, y) = Stack(), batch()
+    optimizer, file = adamw(model), io.BytesIO()
+    torch.save(model.state_dict(), file)
+
+    def step() -> None:
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        file.seek(0)
+        model.load_state_dict(torch.load(file))
+        file.seek(0)
+        model.load_state_dict(torch.load(file), assign=True)
 
     return Setup(step, {"model": model}, [optimizer], {"x": x, "y": y})

@@ -27,8 +27,8 @@ from torch._C._profiler import _EventType, _RecordFunctionFast
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 from benchmarks.ledger_steps.catalogue import Kind, Setup
-from dbbench.measure import ledger as core
 from dbbench.measure.account import Account
+from dbbench.measure.ledger import BareLedger
 
 _STEP, _OP = "ledger_truth.step", "ledger_truth.op."
 
@@ -104,26 +104,20 @@ def compared(kind: Kind) -> Run:
     return _run(kind, with_ledger=True, with_ops=True)
 
 
-def live_bytes(ledger: Any) -> int:
-    """Return what the ledger holds to be alive at this moment."""
-    try:
-        return ledger.live_bytes
-    except AttributeError:
-        return sum(ledger._recorder._size.values())
-
-
 def tell(ledger: Any, setup: Setup) -> None:
     """Declare to an open ledger all that ``setup`` knows."""
     optimizers = list(setup.optimizers)
-    for index, (_, model) in enumerate(setup.models.items()):
+    for index, (name, model) in enumerate(setup.models.items()):
+        prefix = name if len(setup.models) > 1 else ""
         if index == 0:
-            ledger.watch(model, lambda: optimizers, setup.declared)
+            ledger.watch(model, lambda: optimizers, setup.declared, name=prefix)
         else:
-            ledger.watch(model)
+            ledger.watch(model, name=prefix)
 
 
-def _new_ledger() -> Any:
-    return core.BareLedger() if hasattr(core, "BareLedger") else core.Ledger()
+def _seen_bytes(ledger: Any) -> int:
+    """Return the ledger's live bytes from within an op: `live_bytes` would ask for a node that is not there yet."""
+    return sum(ledger._recorder._size.values())
 
 
 class _OpMarks(TorchDispatchMode):
@@ -145,7 +139,7 @@ class _OpMarks(TorchDispatchMode):
             try:
                 return func(*args, **(kwargs or {}))
             finally:
-                self.seen[number] = (str(func), live_bytes(self.ledger))
+                self.seen[number] = (str(func), _seen_bytes(self.ledger))
 
 
 @contextmanager
@@ -163,7 +157,7 @@ def _run(kind: Kind, *, with_ledger: bool, with_ops: bool) -> Run:
     gc.freeze()  # what exists already is no part of the run: not for the collector, nor for who walks its objects
     torch.manual_seed(0)
     profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
-    ledger = _new_ledger() if with_ledger else None
+    ledger = BareLedger(census=kind.opens == "after") if with_ledger else None
     marks = _OpMarks(ledger) if with_ops else None
     with profile:
         opened = ledger if ledger is not None else nullcontext()
@@ -288,8 +282,8 @@ def _blocks(sizes: list[tuple[int, int, int]]) -> list[Loan]:
 def _workspace(ops: list[Op], blocks: list[Loan], step: tuple[int, int]) -> list[list[Loan]]:
     """Return for each op what its call allocates and frees again: in the kernel, or around it for a number of Python.
 
-    A block of eight or sixteen bytes, a scalar, that is made after the op before ended and freed before the op behind
-    begins, and that the ledger does not count when the op ends, is the call's number.
+    A block of one, eight or sixteen bytes, a scalar, that is made after the op before ended and freed before the op
+    behind begins, and that the ledger does not count when the op ends, is the call's number.
     """
     found: list[list[Loan]] = []
     short = [block for block in blocks if block.freed is not None and step[0] <= block.made <= step[1]]
@@ -304,7 +298,7 @@ def _workspace(ops: list[Op], blocks: list[Loan], step: tuple[int, int]) -> list
             position += 1
             assert block.freed is not None
             inside = op.start <= block.made and block.freed <= op.end
-            around = before <= block.made < op.start and op.end < block.freed <= behind and block.bytes in (8, 16)
+            around = before <= block.made < op.start and op.end < block.freed <= behind and block.bytes in (1, 8, 16)
             if inside or around:
                 mine.append(block)
         found.append(mine)
