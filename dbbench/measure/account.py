@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import pandas as pd
 
@@ -138,18 +139,14 @@ def account(trace: Trace) -> Account:
 def _describe_peak(result: Account, trace: Trace, peak: int) -> None:
     """Replay to the instant ``peak`` and note where it is and what is held there."""
     replay = _Replay(trace)
-    for instant, (window, event, _) in enumerate(replay.instants()):
-        if instant == peak:
-            break
+    window, event, _ = next(islice(replay.instants(), peak, None))
     result.split = {role: replay.sums[role] for role in ROLES}
-    result.peak_step, result.peak_block = window.step, window.block
-    op = trace.event_op[event] if event >= 0 and trace.event_op else -1
-    if op >= 0:
+    result.peak_step, result.peak_block, result.peak_phase = window.step, window.block, "setup"
+    if event >= 0:
+        op = trace.event_op[event]
         result.peak_phase, result.peak_op, result.peak_module = (
             trace.op_phase[op], trace.op_name[op], trace.op_module[op],
         )  # fmt: skip
-    else:
-        result.peak_phase = "setup"
     result.held = _held(trace, replay.live, replay.roles)
 
 

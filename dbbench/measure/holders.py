@@ -20,43 +20,66 @@ from torch import Tensor
 from dbbench.measure import private
 
 NOBODY = "(no name in Python)"
-_DEPTH = 7
+_SHALLOW, _DEEP = 2, 7
 _MOST_OBJECTS = 50_000
+_LEAST_BYTES = 1024
 _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
 #: Tables of a module that lead to code of others.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def find_holders(wanted: dict[int, int], frame: FrameType | None) -> dict[int, str]:
-    """Return ``{number: name}`` for those of ``wanted`` (storage address → number) that a variable leads to.
+def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) -> dict[int, str]:
+    """Return ``{number: name}`` for those of ``wanted`` that a variable leads to.
 
-    ``frame`` is the innermost frame to look at; functions of torch are asked after everybody else's.
+    ``wanted`` maps a storage's address to its (number, bytes), ``frame`` is the innermost one to look at. First come
+    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to; the
+    last, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
     """
-    search = _Search(wanted)
-    later: list[FrameType] = []
-    while frame is not None and search.wanted:
+    search = _Search({address: number for address, (number, _) in wanted.items()})
+    mine, torchs = _frames(frame)
+    for one in mine:
+        search.look_in(one, _SHALLOW)
+    search.follow_graphs()
+    for one in torchs:
+        search.look_in(one, _SHALLOW)
+    if max((wanted[address][1] for address in search.wanted), default=0) >= _LEAST_BYTES:
+        search.start_again()
+        for one in mine:
+            search.look_in(one, _DEEP)
+        search.follow_graphs()
+    return search.found
+
+
+def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
+    """Return the frames outward from ``frame``: those of everybody's functions, and those of torch's; ours in none."""
+    mine: list[FrameType] = []
+    torchs: list[FrameType] = []
+    while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith("torch."):
-            later.append(frame)
+            torchs.append(frame)
         elif not module.startswith(_OURS):
-            search.look_in(frame)
+            mine.append(frame)
         frame = frame.f_back
-    search.follow_graphs()
-    for frame in later:
-        if search.wanted:
-            search.look_in(frame)
-    return search.found
+    return mine, torchs
 
 
 class _Search:
     def __init__(self, wanted: dict[int, int]) -> None:
-        self.wanted = dict(wanted)
+        self.wanted = wanted
         self.found: dict[int, str] = {}
         self._graphs: list[tuple[str, Any]] = []
         self._seen: set[int] = set()
 
-    def look_in(self, frame: FrameType) -> None:
+    def start_again(self) -> None:
+        """Forget what was visited."""
+        self._seen.clear()
+
+    def look_in(self, frame: FrameType, most: int) -> None:
+        """Follow a function's variables to the depth ``most``."""
+        if not self.wanted:
+            return
         where = frame.f_code.co_qualname
         kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
         queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in _locals(frame))
@@ -67,7 +90,7 @@ class _Search:
             self._seen.add(id(value))
             if isinstance(value, Tensor):
                 self._meet(f"{kind} '{path}' in {place}", value)
-            elif depth < _DEPTH:
+            elif depth < most and (most > _SHALLOW or not isinstance(value, torch.nn.Module)):
                 queue.extend((name, inner, depth + 1) for name, inner in _parts(path, value))
 
     def _meet(self, name: str, tensor: Tensor) -> None:
@@ -86,8 +109,8 @@ class _Search:
 
     def follow_graphs(self) -> None:
         """Look at what the nodes behind the tensors that were met keep."""
-        for name, node in self._graphs:
-            pending = [node]
+        for name, root in self._graphs:
+            pending = [root]
             while pending and self.wanted:
                 node = pending.pop()
                 if node is None or id(node) in self._seen:

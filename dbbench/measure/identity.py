@@ -6,7 +6,7 @@ an update inside the backward has freed the gradient by then, and an offloaded p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,8 +77,7 @@ class Identities:
 
         self._hooked.add(id(parameter))
         handle = parameter.register_post_accumulate_grad_hook(accumulated)
-        hooks = parameter._post_accumulate_grad_hooks  # type: ignore[attr-defined]
-        hooks.move_to_end(handle.id, last=False)  # before the code's own, which may free the gradient
+        private.first_of_its_hooks(parameter, handle)  # before the code's own, which may free the gradient
         self._handles.append(handle)
 
     def close(self) -> None:
@@ -103,8 +102,9 @@ class Identities:
         for optimizers in self._optimizers:
             for optimizer in optimizers():
                 for owner, state in optimizer.state.items():
-                    for path, value in _tensors(state, ""):
-                        note(recorder, value, "optimizer", f"{names.get(id(owner), '?')}{path}")
+                    of = names.get(id(owner), "?")
+                    for path, value in tensors_in(state):
+                        note(recorder, value, "optimizer", of + path)
         for others in self._others:
             for role, name, tensor in others():
                 note(recorder, tensor, role, name)
@@ -112,22 +112,23 @@ class Identities:
 
 def note(recorder: Recorder, tensor: Tensor, role: str, name: str) -> None:
     """Give ``tensor``'s storage ``role`` unless it already has a stronger one."""
+    identity = recorder.trace.identity
     for number in recorder.numbers_of(tensor):
-        known = recorder.trace.identity.get(number)
-        if known is None or _STRENGTH[role] < _STRENGTH[known[0]]:
-            recorder.trace.identity[number] = (role, name)
+        known = identity.get(number)
+        if known is None or (known[0] != role and _STRENGTH[role] < _STRENGTH[known[0]]):
+            identity[number] = (role, name)
 
 
-def _tensors(state: Any, path: str) -> Iterable[tuple[str, Tensor]]:
-    """Yield (path, tensor) of an optimizer's state for one parameter, however it is nested."""
+def tensors_in(state: Any, path: str = "") -> Iterable[tuple[str, Tensor]]:
+    """Yield (path, tensor) of whatever is nested in mappings, lists and tuples; a path begins with a dot."""
     if isinstance(state, Tensor):
         yield path, state
-    elif isinstance(state, dict):
+    elif isinstance(state, Mapping):
         for key, value in state.items():
-            yield from _tensors(value, f"{path}.{key}")
+            yield from tensors_in(value, f"{path}.{key}")
     elif isinstance(state, (list, tuple)):
         for i, value in enumerate(state):
-            yield from _tensors(value, f"{path}.{i}")
+            yield from tensors_in(value, f"{path}.{i}")
 
 
 def _joined(outer: str, inner: str) -> str:

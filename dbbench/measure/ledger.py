@@ -199,7 +199,7 @@ class BareLedger:
         if not wanted:
             return
         found = find_holders(wanted, self._innermost_frame())
-        for number in wanted.values():
+        for number, _ in wanted.values():
             self.trace.outlived[number] = found.get(number, NOBODY)
 
     def _innermost_frame(self) -> FrameType | None:

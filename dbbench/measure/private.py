@@ -111,6 +111,11 @@ def desugars(kind: type) -> bool:
     return handler is not None and handler is not torch._C._disabled_torch_dispatch_impl
 
 
+def first_of_its_hooks(parameter: Tensor, handle: Any) -> None:
+    """Let the post-accumulate hook behind ``handle`` run before ``parameter``'s others."""
+    parameter._post_accumulate_grad_hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
+
+
 def is_compiled(module: torch.nn.Module) -> bool:
     """Tell whether calling ``module`` runs what ``torch.compile`` made of it."""
     return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
@@ -201,9 +206,9 @@ def _recomputation() -> bool:
 
 
 def _flop_formulas() -> bool:
-    out = torch.empty(2, 4)
-    formula = flop_registry[torch.ops.aten.mm]
-    return formula(torch.empty(2, 3), torch.empty(3, 4), out_val=out) == 2 * 2 * 3 * 4
+    shapes = ((2, 3), (3, 4))
+    whole = flop_registry[torch.ops.aten.mm](*map(torch.empty, shapes), out_val=torch.empty(2, 4))
+    return whole == flop_registry[torch.ops.aten.mm].__wrapped__(*shapes, out_shape=(2, 4)) == 2 * 2 * 3 * 4
 
 
 def _fake_tensors() -> bool:

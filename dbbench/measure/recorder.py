@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from dbbench import phases
 from dbbench.measure import private
-from dbbench.measure.flops import FlopCount
+from dbbench.measure.flops import FlopCount, Formula
 from dbbench.measure.modules import ModulePaths
 from dbbench.measure.phase_clock import Phase, PhaseClock
 from dbbench.measure.saving import SavedTensors
@@ -26,6 +27,7 @@ from dbbench.results.trace import Trace
 
 #: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
 _LIFT = torch.ops.aten.lift_fresh.default
+_DETACH = torch.ops.aten.detach.default
 _CAST = torch.ops.aten._to_copy.default
 #: A Python number that stands for a tensor in an expression becomes one, of this many bytes, on the CPU.
 _NUMBER_BYTES: dict[type, int] = {float: 8, int: 8, bool: 1, complex: 16}
@@ -36,7 +38,7 @@ class Op(NamedTuple):
 
     name: str
     packet: str
-    formula: Callable[..., int] | None
+    formula: Formula | None
     mutates: bool
     lifts: bool
     casts: bool
@@ -64,9 +66,14 @@ class Recorder(private.TorchDispatchMode):
         self._ops: dict[Any, Op] = {}
         self._plain_kinds: dict[Any, bool] = {}
         self._bypass = False
+        self._events_seen = -1
         self.unnamed: list[int] = []  # what has outlived its phase and whose holder nobody has looked for
         self._born: dict[int, list[int]] = {}
         self._undo = ExitStack()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would wrap the handler in a guard against compiling it, at several microseconds a call
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
@@ -120,8 +127,10 @@ class Recorder(private.TorchDispatchMode):
                 if number in self._size and number not in self.trace.outlived:
                     self.trace.outlived[number] = None
                     self.unnamed.append(number)
-        with self.aside():
-            self.on_boundary()
+        if len(self.trace.event_op) != self._events_seen:  # nothing new could be found
+            self._events_seen = len(self.trace.event_op)
+            with self.aside():
+                self.on_boundary()
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -129,7 +138,8 @@ class Recorder(private.TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._bypass:
+        # autograd detaches a result to keep it, in the midst of the op whose node `look` must not ask before
+        if self._bypass or func is _DETACH:
             return func(*args, **kwargs)
         if types and not self._are_plain(types):
             return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
@@ -139,7 +149,7 @@ class Recorder(private.TorchDispatchMode):
         number = self._python_number(args[1], op, phase) if op.takes_number and len(args) > 1 else None
         out = func(*args, **kwargs)
         if op.formula is not None:
-            self.flops.add(op.formula, args, kwargs, out, phase[0])
+            self.flops.by_phase[phase[0]] += op.formula(args, kwargs, out)
         if isinstance(out, Tensor):
             outputs = [out]
         elif isinstance(out, (tuple, list)):
@@ -303,7 +313,7 @@ class Recorder(private.TorchDispatchMode):
     def numbers_of(self, tensor: Tensor) -> list[int]:
         """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices."""
         found = []
-        for plain in private.plain_tensors(tensor):
+        for plain in (tensor,) if _is_dense(tensor) else private.plain_tensors(tensor):
             storage = plain.untyped_storage()
             number = self._serial.get(storage._cdata)
             if number is None and self._counts(plain) and storage.resizable():
@@ -319,13 +329,12 @@ class Recorder(private.TorchDispatchMode):
             if number is not None:
                 yield number
 
-    def addresses(self, numbers: Iterable[int]) -> dict[int, int]:
-        """Return ``{storage address: number}`` of those of ``numbers`` that are alive."""
-        alive = [number for number in numbers if number in self._size]
+    def addresses(self, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """Return ``{storage address: (number, bytes)}`` of those of ``numbers`` that are alive."""
+        alive = {number: self._size[number] for number in numbers if number in self._size}
         if not alive:
             return {}
-        address_of = {number: address for address, number in self._serial.items()}
-        return {address_of[number]: number for number in alive if number in address_of}
+        return {address: (n, alive[n]) for address, n in self._serial.items() if n in alive}
 
     def _patch_untracked_allocations(self) -> None:
         get_rng_state, resize = torch.get_rng_state, torch.UntypedStorage.resize_
@@ -352,7 +361,7 @@ class Recorder(private.TorchDispatchMode):
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    return type(tensor) is Tensor and tensor.layout is torch.strided
+    return type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided
 
 
 def _is_input(address: int, args: tuple[Any, ...]) -> bool:
