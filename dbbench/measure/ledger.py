@@ -27,13 +27,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dbbench.errors import BadInput, did_you_mean
 from dbbench.measure import account as accounts
 from dbbench.measure.census import take_census
 from dbbench.measure.flops import UncountedOps
 from dbbench.measure.holders import NOBODY, find_holders
-from dbbench.measure.identity import Identities, note
+from dbbench.measure.identity import Identities, note, tensors_in
 from dbbench.measure.recorder import Recorder
 from dbbench.phases import phase
+from dbbench.results.roles import IDENTITY_ROLES
 from dbbench.results.trace import Trace, Window
 
 
@@ -90,6 +92,7 @@ class BareLedger:
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
         try:
             if not self.trace.windows:
+                self._recorder.clock.close_marks(0)
                 self._recorder.settle()
                 self._windows_end(Window("step", 0, 0, 0), error)
             with self._recorder.aside():
@@ -114,10 +117,15 @@ class BareLedger:
         with self._recorder.aside():
             self._identities.watch(model, optimizers, others, name)
 
-    def declare(self, role: str, name: str, tensor: Tensor) -> None:
-        """Give one tensor's storage a role: ``inputs``, ``ema``, ``other``…"""
+    def declare(self, role: str, name: str, tensors: Any) -> None:
+        """Give the storages of ``tensors``, one or a nest of them, a role: ``inputs``, ``ema``, ``other``…"""
+        if role not in IDENTITY_ROLES:
+            raise BadInput(
+                f"role '{role}': a storage cannot be declared to be that{did_you_mean(role, IDENTITY_ROLES)}"
+            )
         with self._recorder.aside():
-            note(self._recorder, tensor, role, name)
+            for path, tensor in tensors_in(tensors):
+                note(self._recorder, tensor, role, name + path)
 
     #: ``with ledger.phase("optimizer"): …`` says what cannot be inferred, such as an optimizer written by hand.
     phase = staticmethod(phase)
@@ -130,11 +138,9 @@ class BareLedger:
         """
         number = sum(window.kind == "step" for window in self.trace.windows) if step is None else step
         recorder = self._recorder
-        recorder.clock.begin_steps()
-        recorder.settle()
-        self._identities.refresh()
+        self._begin()
         depth = recorder.clock.depth
-        with _collector_at_rest():
+        with collector_at_rest():
             recorder.flops.take()
             uncounted = Counter(recorder.flops.uncounted)
             window, failure = Window(kind, number, block, len(self.trace.event_op)), None
@@ -150,6 +156,12 @@ class BareLedger:
                 if kind != "step":
                     recorder.flops.uncounted = uncounted
         self._check_strict()
+
+    def _begin(self) -> None:
+        """Leave set-up: a step begins."""
+        self._recorder.clock.begin_steps()
+        self._recorder.settle()
+        self._identities.refresh()
 
     def _windows_end(self, window: Window, error: BaseException | None) -> None:
         self.trace.windows.append(window)
@@ -210,7 +222,8 @@ class BareLedger:
 
 
 @contextmanager
-def _collector_at_rest() -> Iterator[None]:
+def collector_at_rest() -> Iterator[None]:
+    """Let Python's cycle collector run once, and then not before the end."""
     gc.collect()
     collecting = gc.isenabled()
     gc.disable()

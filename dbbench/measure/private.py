@@ -43,6 +43,11 @@ def node_sequence_number(node: Any) -> int:
     return node._sequence_nr()
 
 
+def in_fake_mode() -> bool:
+    """Tell whether tensors made now are fake."""
+    return torch._guards.detect_fake_mode() is not None
+
+
 def node_of(tensor: Tensor) -> Any:
     """Return the autograd node that made ``tensor``, None for a leaf."""
     try:
