@@ -4,7 +4,8 @@ A thin dispatch mode, entered after the ledger and therefore called before it, n
 profiler's stream. So the allocator's live bytes are known at the end of every op (since before the model was built),
 and what an op allocates and frees again within itself is known as that op's workspace. The statements checked:
 
-1. at the end of every op the allocator and the ledger hold the same number of bytes;
+1. at the end of every op the allocator and the ledger hold the same number of bytes (``detach`` aside, which takes
+   none and which autograd calls in the midst of other ops);
 2. the allocator's peak with every op's workspace taken out is the ledger's peak;
 3. the allocator's peak is the ledger's bytes at the end of the op running then, brought back to that instant by what
    the op still made or had not yet let go, plus that op's workspace alive then.
@@ -64,7 +65,8 @@ class Difference:
 
 @dataclass
 class Run:
-    """What one run of a kind gave. Without a ledger, ``account`` is None; without the op mode, ``ops`` is 0."""
+    """What one run of a kind gave. Without a ledger, ``account`` is None; without the op mode, ``ops`` is 0: it counts
+    those at whose end the accounts were compared."""
 
     allocator_peak_bytes: int
     outcome: list[Tensor]
@@ -91,17 +93,31 @@ class Run:
 
 def alone(kind: Kind) -> Run:
     """Run ``kind`` under the allocator's events only."""
-    return _run(kind, with_ledger=False, with_ops=False)
+    return _run(kind)
+
+
+def under_idle_mode(kind: Kind) -> Run:
+    """Run ``kind`` under the allocator's events and a dispatch mode that only passes each op on.
+
+    With any mode in force torch takes other ways in places: the backward of indexing is out of place, and a Python
+    number is made into a tensor once more. What a ledger changes beyond that is its own doing.
+    """
+    return _run(kind, mode=_IdleMode())
 
 
 def watched(kind: Kind) -> Run:
     """Run ``kind`` under the allocator's events and the ledger."""
-    return _run(kind, with_ledger=True, with_ops=False)
+    return _run(kind, ledger=_ledger(kind))
 
 
 def compared(kind: Kind) -> Run:
     """Run ``kind`` under both, and compare them at the end of every op."""
-    return _run(kind, with_ledger=True, with_ops=True)
+    ledger = _ledger(kind)
+    return _run(kind, ledger=ledger, mode=_OpMarks(ledger))
+
+
+def _ledger(kind: Kind) -> BareLedger:
+    return BareLedger(census=kind.opens == "after")
 
 
 def tell(ledger: Any, setup: Setup) -> None:
@@ -113,6 +129,15 @@ def tell(ledger: Any, setup: Setup) -> None:
             ledger.watch(model, lambda: optimizers, setup.declared, name=prefix)
         else:
             ledger.watch(model, name=prefix)
+
+
+class _IdleMode(TorchDispatchMode):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if any(is_traceable_wrapper_subclass_type(t) for t in types):
+            return NotImplemented
+        return func(*args, **(kwargs or {}))
 
 
 def _seen_bytes(ledger: Any) -> int:
@@ -152,33 +177,30 @@ def _resting_collector() -> Iterator[None]:
         gc.enable()
 
 
-def _run(kind: Kind, *, with_ledger: bool, with_ops: bool) -> Run:
+def _run(kind: Kind, *, ledger: BareLedger | None = None, mode: TorchDispatchMode | None = None) -> Run:
     gc.collect()
     gc.freeze()  # what exists already is no part of the run: not for the collector, nor for who walks its objects
     torch.manual_seed(0)
-    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
-    ledger = BareLedger(census=kind.opens == "after") if with_ledger else None
-    marks = _OpMarks(ledger) if with_ops else None
-    with profile:
-        opened = ledger if ledger is not None else nullcontext()
+    opened: Any = ledger if ledger is not None else nullcontext()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         if kind.opens == "before":
             with opened:
                 setup = kind.build()
                 if ledger is not None:
                     tell(ledger, setup)
                 _warm_up(kind, setup)
-                _measured_step(kind, setup, ledger, marks)
+                _measured_step(kind, setup, ledger, mode)
         else:
             setup = kind.build()
             _warm_up(kind, setup)
             with opened:
                 if ledger is not None:
                     tell(ledger, setup)
-                _measured_step(kind, setup, ledger, marks)
+                _measured_step(kind, setup, ledger, mode)
     run = Run(0, setup.outcome(), ledger=ledger)
     if ledger is not None:
         run.account = ledger.account()
-    _reconcile(run, profile, marks)
+    _reconcile(run, profile, mode if isinstance(mode, _OpMarks) else None)
     return run
 
 
@@ -187,12 +209,12 @@ def _warm_up(kind: Kind, setup: Setup) -> None:
         setup.step()
 
 
-def _measured_step(kind: Kind, setup: Setup, ledger: Any, marks: _OpMarks | None) -> None:
+def _measured_step(kind: Kind, setup: Setup, ledger: Any, mode: TorchDispatchMode | None) -> None:
     measured = ledger.step(0) if ledger is not None else nullcontext()
     raised = False
     with _resting_collector(), _RecordFunctionFast(_STEP):
         try:
-            with measured, marks if marks is not None else nullcontext():
+            with measured, mode if mode is not None else nullcontext():
                 setup.step()
         except Exception as error:
             if kind.raises is None or not isinstance(error, kind.raises):
@@ -227,7 +249,6 @@ def _reconcile(run: Run, profile: Any, marks: _OpMarks | None) -> None:
     if marks is None:
         return
     ops = [Op(name, *spans[number], held) for number, (name, held) in enumerate(marks.seen)]
-    run.ops = len(ops)
     blocks = _blocks(sizes)
     workspace = _workspace(ops, blocks, step)
     _compare(run, ops, sizes, workspace)
@@ -309,6 +330,9 @@ def _compare(run: Run, ops: list[Op], sizes: list[tuple[int, int, int]], workspa
     """Compare the two accounts at the end of every op; a number that the ledger counts is no workspace."""
     live, position, last = 0, 0, 0
     for number, op in enumerate(ops):
+        if op.name == "aten.detach.default":
+            continue
+        run.ops += 1
         while position < len(sizes) and sizes[position][0] <= op.end:
             live += sizes[position][1]
             position += 1
