@@ -27,18 +27,22 @@ HEADER = """\
 to the byte, in {workspace} more it is so but for the workspace of one op, which is named; {wrong} are not explained.
 At the ends of {ops:,} ops the two accounts were compared; {unequal:,} differ.
 
-Bytes throughout. **Allocator's peak**: the most bytes live in torch's CPU allocator during the measured step, from its
-own events in the profiler, counted since before the model was built. **Ledger's peak**: `peak_bytes` of the same run;
-**opened** says whether the ledger was there before the model or came after it had trained. **Residue**: the difference.
+Bytes throughout. **Opened**: whether the ledger was there before the model, or came after it had trained.
+**Ops**: those at whose end the live bytes of both accounts were compared, and how many differ.
+**Ledger's peak**: `peak_bytes`. **Allocator's peak**: the most bytes live in torch's CPU allocator during the measured
+step of the same run, from its own events in the profiler, counted since before the model was built.
+**Residue**: the difference.
 **Workspace**: what the op running at the allocator's peak had allocated then and gave back before it ended, in the
-kernel or, for a Python number, around the call; no ledger that looks at results can see it. With every op's workspace
-taken out, the allocator's peak equals the ledger's in each explained kind. **Ops**: those at whose end the live bytes of
-both accounts were compared, and how many differ. **Peak moved**: the allocator's peak under the ledger less that of a
-bare run; where it is not 0, an idle dispatch mode moves it by the same bytes{idle}. **Activations**: the role's
-own peak, beside what `torch.autograd.graph.saved_tensors_hooks` counts (casts of weights that autocast keeps included;
-hooks see nothing inside a checkpoint, under other hooks or inside a wrapper). **MemTracker**: the peak of
-`torch.distributed._tools.mem_tracker` of a step that is warm, less the peak of a ledger told the same and no more; or
-what it raises. It misses random-number states and Python numbers, and counts numpy's memory as torch's.
+kernel or, for a Python number, around the call; who looks at results cannot see it. With every op's workspace taken
+out, the allocator's peak equals the ledger's in each explained kind.
+**Peak moved**: the allocator's peak under the ledger less that of a bare run; where it is not 0, an idle dispatch mode
+moves it by the same bytes{idle}: under any mode torch takes other ways in places.
+**Activations**: the role's own peak, casts of weights that autocast keeps included, beside what
+`torch.autograd.graph.saved_tensors_hooks` counts; hooks see nothing inside a checkpoint, under other hooks, or inside a
+wrapper.
+**MemTracker**: the peak of `torch.distributed._tools.mem_tracker` over a warm step, less the peak of a ledger told the
+same and no more; or what it raises. It misses random-number states and Python numbers, and takes numpy's memory for
+torch's.
 """
 
 COLUMNS = (

@@ -30,7 +30,7 @@ def mlp() -> Setup:
     return _classify(Stack())
 
 
-@kind("the same, the ledger opened on a model that has trained already", opens="after")
+@kind("residual MLP, the ledger opened when it has trained already", opens="after")
 def mlp_opened_late() -> Setup:
     return _classify(Stack())
 
@@ -226,7 +226,7 @@ def python_numbers() -> Setup:
     return _classify(_Numbers())
 
 
-@kind("the same, the ledger opened late", opens="after")
+@kind("numbers of Python in expressions, the ledger opened late", opens="after")
 def python_numbers_opened_late() -> Setup:
     return _classify(_Numbers())
 
