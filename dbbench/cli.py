@@ -148,7 +148,7 @@ def diff(
 
     comparison = compare_folders(before, after, rows)
     if markdown:
-        typer.echo(comparison.markdown())
+        typer.echo(comparison.markdown(), nl=False)
     else:
         _console().print(comparison)
 

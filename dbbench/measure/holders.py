@@ -23,6 +23,7 @@ NOBODY = "(no name in Python)"
 _SHALLOW, _DEEP = 2, 7
 _MOST_OBJECTS = 50_000
 _LEAST_BYTES = 1024
+#: Functions and objects that hold tensors only because they measure.
 _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
 #: Tables of a module that lead to code of others.
@@ -85,7 +86,7 @@ class _Search:
         queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in _locals(frame))
         while queue and self.wanted and len(self._seen) < _MOST_OBJECTS:
             path, value, depth = queue.popleft()
-            if isinstance(value, _LEAVES) or id(value) in self._seen:
+            if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
                 continue
             self._seen.add(id(value))
             if isinstance(value, Tensor):
@@ -94,8 +95,8 @@ class _Search:
                 queue.extend((name, inner, depth + 1) for name, inner in _parts(path, value))
 
     def _meet(self, name: str, tensor: Tensor) -> None:
-        for plain in private.plain_tensors(tensor):
-            self._name(private.storage_key(plain), name)
+        for storage, _ in private.storages(tensor):
+            self._name(storage._cdata, name)
         node = private.node_of(tensor)
         if node is not None:
             self._graphs.append((f"graph of {name}", node))
@@ -127,8 +128,8 @@ class _Search:
     def _keep(self, kept: Any, name: str) -> None:
         for item in kept if isinstance(kept, (tuple, list)) else (kept,):
             if isinstance(item, Tensor):
-                for plain in private.plain_tensors(item):
-                    self._name(private.storage_key(plain), name)
+                for storage, _ in private.storages(item):
+                    self._name(storage._cdata, name)
 
 
 def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -137,8 +138,8 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         # a model's output is a dict whose keys are its attributes too
         attribute = type(value) is not dict
         for key, inner in list(value.items()):
-            named = isinstance(key, str) and key.isidentifier()
-            yield (f"{path}.{key}" if attribute and named else f"{path}[{key!s:.40}]"), inner
+            named = attribute and isinstance(key, str) and key.isidentifier()
+            yield (f"{path}.{key}" if named else f"{path}[{_spelled(key)}]"), inner
     elif isinstance(value, (list, tuple, deque)):
         for i, inner in enumerate(list(value)):
             yield f"{path}[{i}]", inner
@@ -155,9 +156,16 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
                 continue
     elif isinstance(value, torch.nn.Module):
         yield from _parts_of_module(path, value)
-    elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, torch.optim.Optimizer):
+    elif isinstance(value, torch.optim.Optimizer):
+        yield f"{path}.state", dict(value.state)
+    elif isinstance(getattr(value, "__dict__", None), dict):
         for key, inner in list(vars(value).items()):
             yield f"{path}.{key}", inner
+
+
+def _spelled(key: Any) -> str:
+    """Spell a key of a dict; what is no plain value is named by its class, for its text may be long, or an op."""
+    return f"{key!s:.40}" if isinstance(key, (str, int, float, tuple, type(None))) else f"a {type(key).__name__}"
 
 
 def _parts_of_module(path: str, module: torch.nn.Module) -> Iterator[tuple[str, Any]]:

@@ -81,10 +81,11 @@ class Identities:
         self._handles.append(handle)
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Take the hooks off and let go of what was declared."""
         for handle in self._handles:
             handle.remove()
-        self._handles.clear()
+        for held in (self._handles, self._models, self._optimizers, self._others, self._places):
+            held.clear()
 
     def take(self) -> None:
         """Note the identity of every storage that has one now."""

@@ -53,6 +53,7 @@ class ModulePaths:
         for handle in self._handles:
             handle.remove()
         self._stack.clear()
+        self._known.clear()
 
     def current(self) -> str:
         """Return the path of the innermost module whose forward is running."""

@@ -25,6 +25,7 @@ __all__ = ["FakeTensor", "FakeTensorMode", "TorchDispatchMode", "flop_registry"]
 graph_task = torch._C._current_graph_task_id
 current_node = torch._C._current_autograd_node
 
+_MOSTLY_PLAIN = (Tensor, torch.nn.Parameter)
 _saving_attributes: dict[type, tuple[str, ...]] = {}
 
 
@@ -87,11 +88,13 @@ def is_custom_function(node: Any) -> bool:
 
 
 def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the dense tensors that hold ``tensor``'s bytes: itself, a sparse one's parts, a wrapper subclass's insides.
+    """Yield the dense tensors that hold ``tensor``'s bytes: itself, a sparse one's parts, a wrapper's insides.
 
     A subclass with a dispatch of its own that does not tell its insides (``__tensor_flatten__``) yields nothing.
     """
-    if tensor.layout is torch.sparse_coo:
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        yield from plain_tensors(torch._C._functorch.get_unwrapped(tensor))
+    elif tensor.layout is torch.sparse_coo:
         yield from (tensor._indices(), tensor._values())
     elif tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
         yield from (tensor.crow_indices(), tensor.col_indices(), tensor.values())
@@ -104,6 +107,16 @@ def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
                 yield from plain_tensors(inner)
     elif tensor.layout is torch.strided and not _dispatches_itself(type(tensor)):
         yield tensor
+
+
+def storages(tensor: Tensor) -> list[tuple[Any, Tensor]]:
+    """Return (storage, dense tensor on it) of all that `plain_tensors` yields."""
+    if type(tensor) in _MOSTLY_PLAIN:
+        try:
+            return [(tensor.untyped_storage(), tensor)]
+        except NotImplementedError:  # sparse, or wrapped by a functional transform
+            pass
+    return [(plain.untyped_storage(), plain) for plain in plain_tensors(tensor)]
 
 
 def _dispatches_itself(kind: type) -> bool:

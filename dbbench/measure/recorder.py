@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from dbbench import phases
@@ -34,7 +33,11 @@ _NUMBER_BYTES: dict[type, int] = {float: 8, int: 8, bool: 1, complex: 16}
 
 
 class Op(NamedTuple):
-    """What is worth knowing of an op, found out once: ``takes_number`` says that its second argument may be one."""
+    """What is worth knowing of an op, found out once.
+
+    ``takes_number`` says that its second argument may be a Python number. ``within_another`` says that autograd
+    calls it in the midst of an op, to keep its result, before the op's node can be asked; it allocates nothing.
+    """
 
     name: str
     packet: str
@@ -43,6 +46,7 @@ class Op(NamedTuple):
     lifts: bool
     casts: bool
     takes_number: bool
+    within_another: bool
 
 
 class Recorder(private.TorchDispatchMode):
@@ -70,10 +74,6 @@ class Recorder(private.TorchDispatchMode):
         self.unnamed: list[int] = []  # what has outlived its phase and whose holder nobody has looked for
         self._born: dict[int, list[int]] = {}
         self._undo = ExitStack()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would wrap the handler in a guard against compiling it, at several microseconds a call
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
@@ -138,18 +138,21 @@ class Recorder(private.TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # autograd detaches a result to keep it, in the midst of the op whose node `look` must not ask before
-        if self._bypass or func is _DETACH:
+        if self._bypass:
+            return func(*args, **kwargs)
+        op = self._ops.get(func) or self._learn(func)
+        if op.within_another:
             return func(*args, **kwargs)
         if types and not self._are_plain(types):
             return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
         self._saved.look()
         phase = self.clock.now()
-        op = self._ops.get(func) or self._learn(func)
         number = self._python_number(args[1], op, phase) if op.takes_number and len(args) > 1 else None
         out = func(*args, **kwargs)
         if op.formula is not None:
-            self.flops.by_phase[phase[0]] += op.formula(args, kwargs, out)
+            flops = op.formula(args, kwargs, out)
+            if flops:
+                self.flops.by_phase[phase[0]] += flops
         if isinstance(out, Tensor):
             outputs = [out]
         elif isinstance(out, (tuple, list)):
@@ -179,6 +182,7 @@ class Recorder(private.TorchDispatchMode):
             lifts=func is _LIFT,
             casts=func is _CAST,
             takes_number=self.device_type == "cpu" and len(arguments) > 1 and str(arguments[1].type) == "Tensor",
+            within_another=func is _DETACH or func.namespace == "prim",  # prim: a fake tensor asked for its device
         )
         return op
 
@@ -313,8 +317,7 @@ class Recorder(private.TorchDispatchMode):
     def numbers_of(self, tensor: Tensor) -> list[int]:
         """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices."""
         found = []
-        for plain in (tensor,) if _is_dense(tensor) else private.plain_tensors(tensor):
-            storage = plain.untyped_storage()
+        for storage, plain in private.storages(tensor):
             number = self._serial.get(storage._cdata)
             if number is None and self._counts(plain) and storage.resizable():
                 number = self._adopt(storage, storage._cdata)
@@ -322,12 +325,10 @@ class Recorder(private.TorchDispatchMode):
                 found.append(number)
         return found
 
-    def known_numbers(self, tensor: Tensor) -> Iterator[int]:
-        """Yield the numbers of those storages of ``tensor`` that have one."""
-        for plain in (tensor,) if _is_dense(tensor) else private.plain_tensors(tensor):
-            number = self._serial.get(plain.untyped_storage()._cdata)
-            if number is not None:
-                yield number
+    def known_numbers(self, tensor: Tensor) -> list[int]:
+        """Return the numbers of those storages of ``tensor`` that have one."""
+        serial = self._serial
+        return [serial[storage._cdata] for storage, _ in private.storages(tensor) if storage._cdata in serial]
 
     def addresses(self, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
         """Return ``{storage address: (number, bytes)}`` of those of ``numbers`` that are alive."""
@@ -341,7 +342,7 @@ class Recorder(private.TorchDispatchMode):
 
         def recorded_rng_state() -> Tensor:
             state = get_rng_state()
-            if self._counts(state) and not self._bypass:
+            if state.device.type == self.device_type and not self._bypass:  # real, whatever the tensors are
                 self._saved.look()
                 storage = state.untyped_storage()
                 number = self._birth(storage, storage._cdata, self.clock.now(), "get_rng_state")
@@ -358,10 +359,6 @@ class Recorder(private.TorchDispatchMode):
         self.patch(torch, "get_rng_state", recorded_rng_state)
         self.patch(torch.random, "get_rng_state", recorded_rng_state)
         self.patch(torch.UntypedStorage, "resize_", recorded_resize)
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, Parameter) and tensor.layout is torch.strided
 
 
 def _is_input(address: int, args: tuple[Any, ...]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from dbbench.errors import BadInput, did_you_mean
@@ -28,12 +29,13 @@ class Comparison(Shown):
     notes: list[str] = field(default_factory=list)
 
     def blocks(self) -> list[Block]:
-        found: list[Block] = []
-        if len(self.diffs) != 1 or self.notes:
-            found += [Heading(f"{self.before} → {self.after}", 0)]
-            found += [Lines(self.notes)] if self.notes else []
-        for one in self.diffs.values():
-            found += one.blocks()
+        pages = [one.blocks() for one in self.diffs.values()]
+        if len(pages) == 1 and not self.notes:
+            return pages[0]
+        found: list[Block] = [Heading(f"{self.before} → {self.after}", 0)]
+        found += [Lines(self.notes)] if self.notes else []
+        for block in chain.from_iterable(pages):
+            found.append(replace(block, level=block.level + 1) if isinstance(block, Heading) else block)
         return found
 
 

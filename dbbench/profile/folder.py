@@ -19,6 +19,8 @@ SUMMARY_ROWS = 40
 def save_profile(folder: Path, profile: Profile, frame: pd.DataFrame) -> None:
     """Write ``summary.md``, ``step.png``, ``step.pdf``, then what `read_profile` reads back, into ``folder``."""
     write_atomically(folder / "summary.md", MemoryTable(profile, SUMMARY_ROWS).markdown().encode())
+    for suffix in (".png", ".pdf"):  # an older drawing would be of another step
+        (folder / "step").with_suffix(suffix).unlink(missing_ok=True)
     with page(), suppress(NothingToDraw):  # a step may have failed before its first allocation
         save(draw_step(frame, profile.name), folder / "step")
     write_profile(folder, profile, frame)

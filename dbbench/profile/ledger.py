@@ -91,6 +91,7 @@ class Ledger(BareLedger):
         self._models = _by_name(model)
         self._optimizers = list(_by_name(optimizer).values())
         self._inputs, self._ema = inputs, ema
+        self._name = ", ".join(type(one).__name__ for one in self._models.values()) or "a step"
         first = next((p for m in self._models.values() for p in m.parameters()), None)
         where = torch.device(device) if device is not None else first.device if first is not None else None
         device_type = "cpu" if where is None else where.type
@@ -136,7 +137,10 @@ class Ledger(BareLedger):
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
         self._whole_body.close()
-        super().__exit__(kind, error, *details)
+        try:
+            super().__exit__(kind, error, *details)
+        finally:  # a ledger that is kept is not to keep the model
+            self._models, self._optimizers, self._inputs, self._ema = {}, [], None, None
 
     @contextmanager
     def step(self, step: int | None = None, block: int = 0, kind: str = "step") -> Iterator[None]:
@@ -184,7 +188,7 @@ class Ledger(BareLedger):
             if _is_step(window)
         ]
         return Profile(
-            name=name or ", ".join(type(model).__name__ for model in self._models.values()) or "a step",
+            name=name or self._name,
             source="fake" if self.trace.device == "fake" else self.trace.device,  # type: ignore[arg-type]
             device=torch.cuda.get_device_name() if self.trace.device == "cuda" else "cpu",
             torch_version=torch.__version__,
@@ -217,7 +221,7 @@ class Ledger(BareLedger):
         from dbbench.report.figure_timeline import draw_step
 
         with page():
-            save_as(draw_step(self.timeline(), self.profile().name), Path(path))
+            save_as(draw_step(self.timeline(), self._name), Path(path))
 
     def diff(self, other: BareLedger | Profile | Path | str, rows: int = 20) -> Diff:
         """Return what grew from this ledger's peak to ``other``'s, largest first.

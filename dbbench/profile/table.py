@@ -86,7 +86,7 @@ class MemoryTable(Shown):
             _roles(profile),
         ]
         if profile.held:
-            found += [Heading("Held at the peak, largest first"), self._held()]
+            found += [Heading("Held at the peak, largest first"), *self._held()]
         if profile.device_figures is not None:
             found += [Heading("The device's own account, of an untraced step"), _device(profile)]
         arithmetic = _arithmetic(profile)
@@ -96,7 +96,7 @@ class MemoryTable(Shown):
             found += [Heading("Notes"), Lines(profile.notes)]
         return found
 
-    def _held(self) -> Grid:
+    def _held(self) -> list[Block]:
         peak = self.profile.peak_bytes
         shown, rest = _lines(self.profile, self.rows)
         rows = []
@@ -105,12 +105,15 @@ class MemoryTable(Shown):
             names = [ROLE_NAMES.get(line.role, line.role), line.module, line.op, line.holder]
             rows.append([*names, times, *_figures(line.members, peak)])
         if rest:
-            left = ", ".join(f"{ROLE_NAMES.get(r, r)} {text.mib(size)}" for r, size in _by_role(rest).items())
-            rows.append(["everything else", left, "", "", str(len(rest)), *_figures(rest, peak)])
+            rows.append(["everything else", "", "", "", str(len(rest)), *_figures(rest, peak)])
         held = self.profile.held
         rows.append(["peak", "", "", "", str(len(held)), *_figures(held, peak)])
         header = ["role", "module", "op", "held by", "×", "MiB", "share", "storages"]
-        return Grid(header, rows, words=4, totals=2 if rest else 1)
+        grid = Grid(header, rows, words=4, totals=2 if rest else 1)
+        if not rest:
+            return [grid]
+        left = ", ".join(f"{ROLE_NAMES.get(role, role)} {text.mib(size)}" for role, size in _by_role(rest).items())
+        return [grid, Lines([f"everything else, MiB: {left}"])]
 
 
 def warnings(profile: Profile) -> list[str]:

@@ -135,8 +135,8 @@ def draw_step(frame: pd.DataFrame, title: str = "", at_peak: str = "") -> Figure
     foot = _legend_inches(figure, [step])
     height = foot + _STEP_INCHES + 0.3
     figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
-    left, bottom = 0.075, foot / height
-    axes = figure.add_axes((left, bottom, 0.99 - left, _STEP_INCHES / height))
+    left, right = 0.075, 0.965  # room for half of the last tick's label
+    axes = figure.add_axes((left, foot / height, right - left, _STEP_INCHES / height))
     axes.set_ylim(0, max(float(step.total.max()) / MIB, 1e-6) * 1.22)
     _panel(figure, axes, title, step, at_peak or step.place_at_peak)
     _name_axes(figure, foot, height)
