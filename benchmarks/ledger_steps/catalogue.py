@@ -49,7 +49,8 @@ class Setup:
 @dataclass(frozen=True)
 class Kind:
     """One kind of training step. ``opens`` says when the ledger opens: before the model is built, or after the
-    warm-up, with everything there already. ``raises`` is the error with which the measured step ends, if it does."""
+    warm-up, with everything there already. ``raises`` is the error with which the measured step ends, if it does.
+    ``between`` names ops that run while memory is out that no op has been handed yet: nobody can know of it."""
 
     name: str
     about: str
@@ -57,6 +58,7 @@ class Kind:
     opens: Literal["before", "after"] = "before"
     warm_steps: int = 1
     raises: type[BaseException] | None = None
+    between: tuple[str, ...] = ()
 
 
 #: Every kind by name, in the order of the report.
@@ -69,6 +71,7 @@ def kind(
     opens: Literal["before", "after"] = "before",
     warm_steps: int = 1,
     raises: type[BaseException] | None = None,
+    between: tuple[str, ...] = (),
 ) -> Callable[[Callable[[], Setup]], Callable[[], Setup]]:
     """Register the decorated builder under its own name."""
 
@@ -76,7 +79,7 @@ def kind(
         name = build.__name__
         if name in STEPS:
             raise ValueError(f"two kinds of step are called {name}")
-        STEPS[name] = Kind(name, about, build, opens, warm_steps, raises)
+        STEPS[name] = Kind(name, about, build, opens, warm_steps, raises, between)
         return build
 
     return register

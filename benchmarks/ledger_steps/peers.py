@@ -38,7 +38,7 @@ class SavedBytes:
         return saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
     def _pack(self, tensor: Tensor) -> Tensor:
-        if tensor.layout is torch.strided:
+        if tensor.layout is torch.strided and not tensor._is_zerotensor():  # which has a size and no memory
             self._count(tensor.untyped_storage())
         # an output kept as it is would hold its own node, and the node it
         return tensor.detach() if tensor.requires_grad and not tensor.is_leaf else tensor

@@ -200,7 +200,7 @@ def _run(kind: Kind, *, ledger: BareLedger | None = None, mode: TorchDispatchMod
     run = Run(0, setup.outcome(), ledger=ledger)
     if ledger is not None:
         run.account = ledger.account()
-    _reconcile(run, profile, mode if isinstance(mode, _OpMarks) else None)
+    _reconcile(kind, run, profile, mode if isinstance(mode, _OpMarks) else None)
     return run
 
 
@@ -232,7 +232,7 @@ def _tree(profile: Any) -> Iterator[Any]:
         pending.extend(event.children)
 
 
-def _reconcile(run: Run, profile: Any, marks: _OpMarks | None) -> None:
+def _reconcile(kind: Kind, run: Run, profile: Any, marks: _OpMarks | None) -> None:
     """Fill the allocator's side of ``run`` from a finished profile."""
     sizes: list[tuple[int, int, int]] = []  # time, ± bytes, address
     spans: dict[int, tuple[int, int]] = {}
@@ -251,7 +251,7 @@ def _reconcile(run: Run, profile: Any, marks: _OpMarks | None) -> None:
     ops = [Op(name, *spans[number], held) for number, (name, held) in enumerate(marks.seen)]
     blocks = _blocks(sizes)
     workspace = _workspace(ops, blocks, step)
-    _compare(run, ops, sizes, workspace)
+    _compare(run, ops, sizes, workspace, ("aten.detach.default", *kind.between))
     hidden = {block for found in workspace for block in found}
     kept = [event for block in blocks if block not in hidden for event in _events(block)]
     run.visible_peak_bytes, _ = _peak(sorted(kept, key=lambda item: item[0]), step)
@@ -326,11 +326,13 @@ def _workspace(ops: list[Op], blocks: list[Loan], step: tuple[int, int]) -> list
     return found
 
 
-def _compare(run: Run, ops: list[Op], sizes: list[tuple[int, int, int]], workspace: list[list[Loan]]) -> None:
+def _compare(
+    run: Run, ops: list[Op], sizes: list[tuple[int, int, int]], workspace: list[list[Loan]], skipped: tuple[str, ...]
+) -> None:
     """Compare the two accounts at the end of every op; a number that the ledger counts is no workspace."""
     live, position, last = 0, 0, 0
     for number, op in enumerate(ops):
-        if op.name == "aten.detach.default":
+        if op.name in skipped:
             continue
         run.ops += 1
         while position < len(sizes) and sizes[position][0] <= op.end:

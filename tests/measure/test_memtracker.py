@@ -57,11 +57,13 @@ MISSED_BY_MEM_TRACKER: dict[str, tuple[int, str]] = {
     "adagrad": (NUMBER, "a Python number in the optimizer's expression"),
     "module_hooks": (16 * 32 * 4, "the gradient of an input, there from the warm-up"),
     "resized_by_ops": (128 * 4, "a tensor that nobody declared"),
+    "forward_mode": (-8192, "a zero tensor of forward-mode, which has a size and no memory"),
     # it takes the memory of numpy for torch's
     "packed_in_numpy": (-17920, "numpy's memory, which is not torch's"),
     "batch_made_in_step": (-16 * 32 * 4, "numpy's memory, which is not torch's"),
 }
 PENDING = {
+    "forward_mode": "_efficientzerotensor has a storage with a size and no memory",
     "loaded_weights": "torch.load's storages are unresizable; they are then taken for another library's",
     "packed_in_numpy": "Tensor.numpy() makes a storage unresizable; it is then taken for numpy's own",
 }

@@ -30,10 +30,8 @@ FREED_IN_ANY_ORDER = {"autocast_bf16", "autocast_accumulation"}
 
 #: Kinds that the ledger cannot follow yet, and what it misses.
 PENDING = {
-    "func_grad": "a search for holders asks a functorch wrapper for its storage",
-    "per_sample_gradients": "a search for holders asks a functorch wrapper for its storage",
     "forward_mode": "_efficientzerotensor has a storage with a size and no memory",
-    "packed_in_numpy": "Tensor.numpy() makes a storage unresizable; it is then taken for numpy's own",
+    "packed_in_numpy": "Tensor.numpy() makes a storage unresizable; done before the ledger opened, it looks like numpy's",
     "loaded_weights": "torch.load's storages are unresizable; they are then taken for another library's",
     "sparse_embedding": "the parts of a sparse result are not seen when it is made",
     "sparse_embedding_bag": "the parts of a sparse result are not seen when it is made",
