@@ -1,6 +1,6 @@
 """The ledger against the CPU allocator, op by op, over every kind of training step in the catalogue.
 
-    python benchmarks/ledger_accuracy.py [--out reports/ledger/accuracy.md] [KIND …]
+    python -m benchmarks.ledger_accuracy [--out reports/ledger/accuracy.md] [KIND …]
 
 Exit status 1 if a kind is not explained to the byte.
 """

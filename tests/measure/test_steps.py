@@ -31,7 +31,7 @@ FREED_IN_ANY_ORDER = {"autocast_bf16", "autocast_accumulation"}
 #: Kinds that the ledger cannot follow yet, and what it misses.
 PENDING = {
     "forward_mode": "_efficientzerotensor has a storage with a size and no memory",
-    "packed_in_numpy": "Tensor.numpy() makes a storage unresizable; done before the ledger opened, it looks like numpy's",
+    "packed_in_numpy": "Tensor.numpy() makes a storage unresizable; before the ledger opens, it looks like numpy's",
     "loaded_weights": "torch.load's storages are unresizable; they are then taken for another library's",
     "sparse_embedding": "the parts of a sparse result are not seen when it is made",
     "sparse_embedding_bag": "the parts of a sparse result are not seen when it is made",
@@ -43,7 +43,8 @@ def _kinds() -> list[pytest.param]:  # type: ignore[valid-type]
     return [pytest.param(kind, id=name, marks=marks.get(name, ())) for name, kind in STEPS.items()]
 
 
-every_kind = pytest.mark.parametrize("kind", _kinds())
+every_kind = pytest.mark.parametrize("kind", [pytest.param(kind, id=name) for name, kind in STEPS.items()])
+every_kind_to_the_byte = pytest.mark.parametrize("kind", _kinds())
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def compared(name: str) -> Run:
     return truth.compared(STEPS[name])
 
 
-@every_kind
+@every_kind_to_the_byte
 def test_ledger_equals_the_allocator_at_the_end_of_every_op(kind: Kind) -> None:
     """An allocation or a free is missed or invented, at the peak or anywhere else in the step."""
     run = compared(kind.name)
@@ -75,7 +76,7 @@ def test_ledger_equals_the_allocator_at_the_end_of_every_op(kind: Kind) -> None:
     assert run.differences == []
 
 
-@every_kind
+@every_kind_to_the_byte
 def test_peak_is_the_allocators_to_the_byte_but_for_a_named_ops_workspace(kind: Kind) -> None:
     """The residue between the two peaks has a part that nobody can name."""
     run = compared(kind.name)
