@@ -23,29 +23,11 @@ def take_census(recorder: Recorder) -> None:
         recorder.numbers_of(tensor)
     seen: set[int] = set()
     for tensor in tensors:
-        for kept in _kept_by_graph(private.node_of(tensor), seen):
-            recorder.numbers_of(kept)
-
-
-def _kept_by_graph(node: Any, seen: set[int]) -> Iterator[Tensor]:
-    # a node's number is its own for the thread; its address may be another wrapper's by the next step
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        if node is None:
-            continue
-        number = private.node_sequence_number(node)
-        if number in seen:
-            continue
-        if number < 1 << 62:  # nodes that accumulate gradients all have the largest number, and keep nothing
-            seen.add(number)
-        for kept in private.saved_by(node):
-            yield from (item for item in (kept if isinstance(kept, (tuple, list)) else (kept,)) if _is_tensor(item))
-        pending.extend(following for following, _ in node.next_functions)
-
-
-def _is_tensor(thing: object) -> bool:
-    return isinstance(thing, Tensor)
+        for node in private.nodes_behind(private.node_of(tensor), seen):
+            for kept in private.saved_by(node):
+                for item in kept if isinstance(kept, (tuple, list)) else (kept,):
+                    if isinstance(item, Tensor):
+                        recorder.numbers_of(item)
 
 
 def copies_of(models: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:

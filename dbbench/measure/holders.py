@@ -110,19 +110,16 @@ class _Search:
 
     def follow_graphs(self) -> None:
         """Look at what the nodes behind the tensors that were met keep."""
+        seen: set[int] = set()
         for name, root in self._graphs:
-            pending = [root]
-            while pending and self.wanted:
-                node = pending.pop()
-                if node is None or id(node) in self._seen:
-                    continue
-                self._seen.add(id(node))
+            for node in private.nodes_behind(root, seen):
+                if not self.wanted:
+                    return
                 for kept in private.saved_by(node):
                     self._keep(kept, name)
                 if private.is_custom_function(node):
                     for key, value in node.__dict__.items():
                         self._keep(value, f"ctx.{key} of {type(node).__name__.removesuffix('Backward')} in the {name}")
-                pending.extend(following for following, _ in node.next_functions)
         self._graphs.clear()
 
     def _keep(self, kept: Any, name: str) -> None:

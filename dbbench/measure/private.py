@@ -26,6 +26,7 @@ graph_task = torch._C._current_graph_task_id
 current_node = torch._C._current_autograd_node
 
 _MOSTLY_PLAIN = (Tensor, torch.nn.Parameter)
+_LEAF = 1 << 62  # all nodes that accumulate a gradient have the largest sequence number
 _saving_attributes: dict[type, tuple[str, ...]] = {}
 
 
@@ -47,6 +48,21 @@ def node_sequence_number(node: Any) -> int:
 def in_fake_mode() -> bool:
     """Tell whether tensors made now are fake."""
     return torch._guards.detect_fake_mode() is not None
+
+
+def nodes_behind(root: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield ``root`` and every node of the graph behind it whose number is not in ``seen``, which takes them in.
+
+    A leaf's node, which only takes gradients in and keeps nothing, is left out.
+    """
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        number = _LEAF if node is None else node_sequence_number(node)
+        if number < _LEAF and number not in seen:
+            seen.add(number)
+            yield node
+            pending.extend(following for following, _ in node.next_functions)
 
 
 def node_of(tensor: Tensor) -> Any:
@@ -158,6 +174,12 @@ def allocations(profile: Any) -> list[tuple[int, int]]:
     return sorted(found, key=lambda item: item[0])
 
 
+def op_at(profile: Any, time: int) -> str | None:
+    """Return the op that was running at ``time`` (ns) of a finished profile, the outermost one; None between ops."""
+    running = [e for e in _tree(profile) if e.name.startswith("aten::") and e.start_time_ns <= time <= e.end_time_ns]
+    return min(running, key=lambda event: event.start_time_ns).name.replace("::", ".") if running else None
+
+
 def ranges(profile: Any, name: str) -> list[tuple[int, int]]:
     """Return (start, end) in ns of each ``record_function(name)`` in a finished profile."""
     return sorted((e.start_time_ns, e.end_time_ns) for e in _tree(profile) if e.name == name)
@@ -241,8 +263,8 @@ def _allocator_events() -> bool:
     with torch.profiler.profile(activities=cpu, profile_memory=True) as profile, torch.profiler.record_function("here"):
         torch.empty(1024)
     (start, end), *_ = ranges(profile, "here")
-    inside = [size for time, size in allocations(profile) if start <= time <= end]
-    return 4096 in inside and -4096 in inside
+    inside = {size: time for time, size in allocations(profile) if start <= time <= end}
+    return {4096, -4096} <= set(inside) and op_at(profile, inside[4096]) == "aten.empty"
 
 
 def self_test() -> list[tuple[str, bool, str]]:

@@ -26,7 +26,7 @@ from dbbench.results.trace import Trace
 
 #: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
 _LIFT = torch.ops.aten.lift_fresh.default
-_DETACH = torch.ops.aten.detach.default
+_WITHIN_ANOTHER = (torch.ops.aten.detach.default, torch.ops.aten._efficientzerotensor.default)
 _CAST = torch.ops.aten._to_copy.default
 #: A Python number that stands for a tensor in an expression becomes one, of this many bytes, on the CPU.
 _NUMBER_BYTES: dict[type, int] = {float: 8, int: 8, bool: 1, complex: 16}
@@ -36,7 +36,7 @@ class Op(NamedTuple):
     """What is worth knowing of an op, found out once.
 
     ``takes_number`` says that its second argument may be a Python number. ``within_another`` says that autograd
-    calls it in the midst of an op, to keep its result, before the op's node can be asked; it allocates nothing.
+    calls it in the midst of an op, before the op's node can be asked; it allocates nothing.
     """
 
     name: str
@@ -144,9 +144,12 @@ class Recorder(private.TorchDispatchMode):
         if op.within_another:
             return func(*args, **kwargs)
         if types and not self._are_plain(types):
+            self._saved.unseen_nodes = True
             return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
         self._saved.look()
         phase = self.clock.now()
+        if self._saved.unseen_nodes and phase[0] == "backward":
+            self._saved.walk(private.current_node())
         number = self._python_number(args[1], op, phase) if op.takes_number and len(args) > 1 else None
         out = func(*args, **kwargs)
         if op.formula is not None:
@@ -182,7 +185,8 @@ class Recorder(private.TorchDispatchMode):
             lifts=func is _LIFT,
             casts=func is _CAST,
             takes_number=self.device_type == "cpu" and len(arguments) > 1 and str(arguments[1].type) == "Tensor",
-            within_another=func is _DETACH or func.namespace == "prim",  # prim: a fake tensor asked for its device
+            within_another=func in _WITHIN_ANOTHER
+            or func.namespace == "prim",  # prim: a fake tensor asked for its device
         )
         return op
 

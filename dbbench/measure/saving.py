@@ -40,6 +40,8 @@ class SavedTensors:
         self._numbers: list[int] = []
         self._python_number: int | None = None
         self._visited: set[int] = set()
+        #: Ops of a wrapper subclass have run: their nodes hang on results that no dispatch mode is shown.
+        self.unseen_nodes = False
 
     def expect(self, op: Op, outputs: list[weakref.ref[Tensor]], numbers: list[int], python_number: int | None) -> None:
         """Remember the op that has just run: ``numbers`` are its results' storages, `look` will ask what was kept.
@@ -73,6 +75,14 @@ class SavedTensors:
         label = f"input of {what}{_within(self._recorder.modules.of_node(node))}"
         for kept in private.saved_by(node):
             self._note(kept, label)
+
+    def walk(self, root: Any) -> None:
+        """Ask every node from which a backward begins or will come to."""
+        self.unseen_nodes = False
+        for node in private.nodes_behind(root, set()):
+            label = f"input of {node.name().removesuffix('0').removesuffix('Backward')}"
+            for kept in private.saved_by(node):
+                self._note(kept, label + _within(self._recorder.modules.of_node(node)))
 
     def _visit(self, node: Any) -> None:
         if private.is_custom_function(node):
