@@ -59,7 +59,7 @@ MISSED_BY_MEM_TRACKER: dict[str, tuple[int, str]] = {
     "resized_by_ops": (128 * 4, "a tensor that nobody declared"),
     "forward_mode": (-8192, "a zero tensor of forward-mode, which has a size and no memory"),
     # it takes the memory of numpy for torch's
-    "packed_in_numpy": (-17920 - 2176, "numpy's memory, and that of inputs which numpy has looked at: the ledger leaves it out"),
+    "packed_in_numpy": (-17920 - 2176, "memory of numpy, and of inputs it has looked at, which the ledger leaves out"),
     "batch_made_in_step": (-16 * 32 * 4, "numpy's memory, which is not torch's"),
 }
 #: MemTracker's total of a jagged tensor's step depends on when Python's collector ran last.
