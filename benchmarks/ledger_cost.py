@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.ticker import NullFormatter
 from torch import Tensor, nn
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.nn import functional as F
@@ -265,27 +266,25 @@ def draw(chains: list[Timed], others: list[Timed], stem: Path) -> None:
             single = [(t.ops, statistics.median(t.an_op(tool))) for t in others if tool in t.seconds]
             axes.plot(*zip(*single, strict=True), color=color, marker=marker, linestyle="", markersize=4.5, mfc="white")
         axes.set(xscale="log", yscale="log", xlabel="ops dispatched in a training step", ylabel="µs an op")
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(min(bottom, 10), max(top, 1000))
         axes.set_title("chains of (Linear, ReLU); hollow: transformers", loc="left", color="#555555")
+        for axis in (axes.xaxis, axes.yaxis):  # the page sets no mathematics, which the default 10² would need
+            axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(loc="best")
         figure_style.light_grid(axes, "both")
         figure_style.save(figure, stem)
 
 
-def _cell(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
 def _rows(found: list[Timed]) -> list[str]:
     rows = []
     for timed in found:
-        cells = [_cell(statistics.median(timed.an_op(tool))) if tool in timed.seconds else "–" for tool in STYLES]
-        cells += [_cell(timed.once(tool), 1) if tool in timed.seconds else "–" for tool in STYLES]
-        cells += [_cell(statistics.median(timed.whole(tool))) if tool in timed.seconds else "–" for tool in TOOLS]
-        if MEMORY in timed.seconds:
-            cells.append(f"**{median_ratio(timed.an_op(MEMORY), timed.an_op(LEDGER)):.1f}**")
-            cells.append(_cell(median_ratio(timed.whole(MEMORY), timed.whole(LEDGER))))
-        else:
-            cells += ["–", "–"]
+        cells = [f"{statistics.median(timed.an_op(tool)):,.1f}" if tool in timed.seconds else "–" for tool in STYLES]
+        cells += [f"{timed.once(tool):,.1f}" if tool in timed.seconds else "–" for tool in STYLES]
+        cells += [f"{statistics.median(timed.whole(tool)):,.1f}" if tool in timed.seconds else "–" for tool in TOOLS]
+        both = [timed.an_op, timed.whole] if {MEMORY, LEDGER} <= timed.seconds.keys() else []
+        cells += [f"**{median_ratio(figure(MEMORY), figure(LEDGER)):.1f}**" for figure in both] or ["–", "–"]
         cells.append(str(len(timed.seconds[PLAIN])))
         rows.append(f"| {timed.name} | {timed.ops:,} | {' | '.join(cells)} |")
     return rows
@@ -300,8 +299,8 @@ def verdicts(chains: list[Timed], others: list[Timed]) -> list[str]:
     lines = [
         f"- **At least 4 times cheaper an op than MemTracker, attribution included: "
         f"{'holds' if cheaper[least] >= 4 else 'does not hold'}.** {cheaper[least]:.1f} times at least ({least}), "
-        f"{max(cheaper.values()):.1f} at most, over {len(both)} models. By the whole time, with what each costs once and "
-        f"the step itself: {whole[least_whole]:.1f} times at least ({least_whole}), {max(whole.values()):.1f} at "
+        f"{max(cheaper.values()):.1f} at most, over {len(both)} models. By the whole time, with what each costs once "
+        f"and the step itself: {whole[least_whole]:.1f} times at least ({least_whole}), {max(whole.values()):.1f} at "
         f"most. Larger chains are left out where a step under MemTracker would take more than "
         f"{STEP_LIMIT_SECONDS:.0f} s."
     ]
@@ -353,8 +352,9 @@ def report(chains: list[Timed], others: list[Timed]) -> str:
     ]
     for tool in STYLES:
         fit = fixed_and_slope(chains, tool)
+        exponent = growth_exponent(chains, tool)
         if fit is not None:
-            lines.append(f"| {tool} | {fit[0]:.1f} | {fit[1]:.1f} | {_cell(growth_exponent(chains, tool), 2)} |")
+            lines.append(f"| {tool} | {fit[0]:.1f} | {fit[1]:.1f} | {'–' if exponent is None else f'{exponent:.2f}'} |")
     lines += [
         "",
         "## Where the ledger's time goes",
