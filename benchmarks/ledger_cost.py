@@ -259,7 +259,7 @@ def draw(chains: list[Timed], others: list[Timed], stem: Path) -> None:
     """Draw µs an op over the number of ops: a line a tool for the chains, a hollow mark for each transformer."""
     with figure_style.page():
         figure = figure_style.blank(figure_style.SINGLE_COLUMN_INCHES, 2.5)
-        axes = figure.add_axes((0.14, 0.17, 0.83, 0.75))
+        axes = figure.add_axes((0.17, 0.17, 0.8, 0.75))
         for tool, (color, marker, dash) in STYLES.items():
             line = [(t.ops, statistics.median(t.an_op(tool))) for t in chains if tool in t.seconds]
             axes.plot(*zip(*line, strict=True), color=color, marker=marker, linestyle=dash, markersize=3.5, label=tool)
