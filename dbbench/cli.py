@@ -72,6 +72,14 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class ProfileDevice(StrEnum):
+    """Where a profiled step runs; ``fake`` is fake tensors that stand for the CPU's."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    fake = "fake"
+
+
 @app.command()
 def run(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE", help="A suite file, or a shipped suite's name.")],
@@ -134,6 +142,43 @@ def report(
     if claims is not None:
         for problem in write_claims(runs, claims):
             _console().print(f"claims: {problem}", markup=False)
+
+
+@app.command()
+def profile(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:CALLABLE", help="Gives (model, optimizer, step); or file.py:…")
+    ],
+    steps: Annotated[int, typer.Option(min=1, help="Steps to trace.")] = 1,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before those: optimizer state appears in the first.")] = 1,
+    device: Annotated[
+        ProfileDevice, typer.Option(help="Where the step runs; fake holds no memory.")
+    ] = ProfileDevice.cpu,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the profile, its trace and a plot.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on an op whose FLOPs cannot be counted.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Lines of what is held at the peak.")] = 20,
+    peak_flops: Annotated[float | None, typer.Option(min=1, help="The device's FLOP/s, for MFU and HFU.")] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="On CUDA: torch's record, for memory_viz.")
+    ] = None,
+) -> None:
+    """Show what a training step of your own holds in memory, by role, module and op.
+
+    The callable makes everything anew each time it is asked: for the traced steps, and for the untraced ones that the
+    device's allocator and the clock see.
+    """
+    from dbbench.profile.command import Order, profile_step
+    from dbbench.profile.folder import save_profile
+    from dbbench.profile.table import MemoryTable
+
+    order = Order(steps, warmup, device.value, strict=strict, peak_flops_per_second=peak_flops, snapshot=snapshot)
+    done = profile_step(target, order)
+    _console().print(MemoryTable(done.profile, rows))
+    if out is not None:
+        save_profile(out, done.profile, done.frame)
+    if done.failure is not None:
+        typer.echo(f"dbbench: {target}: {done.failure}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

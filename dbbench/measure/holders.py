@@ -58,7 +58,9 @@ def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
     torchs: list[FrameType] = []
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith("torch."):
+        if module.startswith("torch._"):
+            pass  # its own machinery, whose variables tell nobody anything
+        elif module.startswith("torch."):
             torchs.append(frame)
         elif not module.startswith(_OURS):
             mine.append(frame)

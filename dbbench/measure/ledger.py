@@ -19,7 +19,7 @@ import gc
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -60,6 +60,7 @@ class BareLedger:
         self._thread = 0
         self.flops: list[tuple[Window, Counter[str]]] = []
         self.ended_early: str | None = None
+        self._uncounted: Counter[str] = Counter()
 
     @property
     def trace(self) -> Trace:
@@ -67,8 +68,8 @@ class BareLedger:
 
     @property
     def uncounted(self) -> dict[str, int]:
-        """Ops with neither a FLOP formula nor a place among the free ones (calls by name), predictions left out."""
-        return dict(self._recorder.flops.uncounted)
+        """Ops of the training steps with neither a FLOP formula nor a place among the free ones: calls by name."""
+        return dict(self._uncounted)
 
     @property
     def attention(self) -> str:
@@ -90,8 +91,9 @@ class BareLedger:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
+        unmarked = not self.trace.windows
         try:
-            if not self.trace.windows:
+            if unmarked:
                 self._recorder.clock.close_marks(0)
                 self._recorder.settle()
                 self._windows_end(Window("step", 0, 0, 0), error)
@@ -100,22 +102,21 @@ class BareLedger:
         finally:
             self._identities.close()
             self._recorder.close()
-        if error is None:
+        if error is None and unmarked:
             self._check_strict()
 
     def watch(
         self,
-        model: nn.Module,
+        model: nn.Module | Mapping[str, nn.Module],
         optimizers: Callable[[], Sequence[torch.optim.Optimizer]] = _none,
         others: Callable[[], Iterable[tuple[str, str, Tensor]]] = _none,
-        name: str = "",
     ) -> None:
         """Declare what the bytes belong to; the callables are asked again at every phase boundary.
 
-        Module paths begin with ``name``. Raises BadInput for a compiled model.
+        Of several models, each one's module paths begin with its name. Raises BadInput for a compiled model.
         """
         with self._recorder.aside():
-            self._identities.watch(model, optimizers, others, name)
+            self._identities.watch({"": model} if isinstance(model, nn.Module) else model, optimizers, others)
 
     def declare(self, role: str, name: str, tensors: Any) -> None:
         """Give the storages of ``tensors``, one or a nest of them, a role: ``inputs``, ``ema``, ``other``…"""
@@ -142,7 +143,7 @@ class BareLedger:
         depth = recorder.clock.depth
         with collector_at_rest():
             recorder.flops.take()
-            uncounted = Counter(recorder.flops.uncounted)
+            recorder.flops.uncounted.clear()  # of what ran between steps
             window, failure = Window(kind, number, block, len(self.trace.event_op)), None
             try:
                 yield
@@ -153,8 +154,6 @@ class BareLedger:
                 recorder.clock.close_marks(depth)
                 recorder.settle()
                 self._windows_end(window, failure)
-                if kind != "step":
-                    recorder.flops.uncounted = uncounted
         self._check_strict()
 
     def _begin(self) -> None:
@@ -169,6 +168,7 @@ class BareLedger:
         window.end = len(self.trace.event_op)
         self.flops.append((window, self._recorder.flops.take()))
         if window.kind == "step":
+            self._uncounted += self._recorder.flops.uncounted
             self._name_survivors()
         if error is not None and self.ended_early is None:
             self.ended_early = " ".join(f"{type(error).__name__}: {error}".split())[:300]

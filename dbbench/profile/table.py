@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from dbbench.measure import rates
 from dbbench.profile.fold import fold
 from dbbench.profile.page import Block, Grid, Heading, Lines, Shown
 from dbbench.report import text
@@ -305,13 +306,14 @@ def _rates(profile: Profile, flops: dict[str, int]) -> list[str]:
     lines = [f"{text.seconds(seconds)} a step, median of {len(profile.seconds_per_step)} untraced steps"]
     rate = profile.peak_flops_per_second
     if rate and flops:
-        own = flops.get("forward", 0) + flops.get("backward", 0)
-        mfu, hfu = (count / seconds / rate for count in (own, sum(flops.values())))
+        mfu, hfu = rates.mfu(flops, seconds, rate), rates.hfu(flops, seconds, rate)
         source = f" ({profile.peak_flops_source})" if profile.peak_flops_source else ""
         lines.append(
             f"MFU {text.share(mfu)} (forward and backward), HFU {text.share(hfu)} (all that ran), of "
             f"{flop_words(rate, 'FLOP/s')}{source}"
         )
+    elif flops and profile.peak_flops_source:
+        lines.append(f"no MFU: {profile.peak_flops_source}")
     return lines
 
 
