@@ -1,17 +1,19 @@
-"""Who in Python holds a storage: a search through the variables of the running functions, inner ones last.
+"""Who in Python holds a storage: a search through the variables of the running functions, then those of modules.
 
-What a name leads to is followed through containers, attributes, closures and hooks; then the autograd graphs of the
-tensors met on the way. It looks only when some storage wants a name, so an ordinary step pays for its logits and loss.
+What a name leads to is followed through containers, attributes, closures, hooks and tracebacks; then the autograd
+graphs of the tensors met on the way. It looks only when some storage wants a name, so an ordinary step pays for its
+logits and loss.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+import sysconfig
 import types
 from collections import deque
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -28,17 +30,19 @@ _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
 #: Tables of a module that lead to code of others.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+#: Where code that is not the user's is installed; its modules' variables are not searched.
+_INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) -> dict[int, str]:
     """Return ``{number: name}`` for those of ``wanted`` that a variable leads to.
 
     ``wanted`` maps a storage's address to its (number, bytes), ``frame`` is the innermost one to look at. First come
-    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to; the
-    last, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
+    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to, at last
+    those of modules; the last two, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
     """
-    search = _Search({address: number for address, (number, _) in wanted.items()})
     mine, torchs = _frames(frame)
+    search = _Search({address: number for address, (number, _) in wanted.items()}, mine)
     for one in mine:
         search.look_in(one, _SHALLOW)
     search.follow_graphs()
@@ -48,8 +52,24 @@ def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) ->
         search.start_again()
         for one in mine:
             search.look_in(one, _DEEP)
+        for name, table in _tables(mine):
+            search.look_at("global", name, list(table.items()), _DEEP)
         search.follow_graphs()
     return search.found
+
+
+def _tables(frames: list[FrameType]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (name, variables) of the modules whose functions run, then of all that nobody installed."""
+    told = set()
+    for frame in frames:
+        name = frame.f_globals.get("__name__", "?")
+        if name not in told:
+            told.add(name)
+            yield name, frame.f_globals
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name not in told and file and not file.startswith(_INSTALLED) and not f"{name}.".startswith(_OURS):
+            yield name, vars(module)
 
 
 def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
@@ -67,11 +87,12 @@ def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
 
 
 class _Search:
-    def __init__(self, wanted: dict[int, int]) -> None:
+    def __init__(self, wanted: dict[int, int], frames: list[FrameType]) -> None:
         self.wanted = wanted
         self.found: dict[int, str] = {}
         self._graphs: list[tuple[str, Any]] = []
         self._seen: set[int] = set()
+        self._running = {id(frame) for frame in frames}
 
     def start_again(self) -> None:
         """Forget what was visited."""
@@ -83,7 +104,11 @@ class _Search:
             return
         where = frame.f_code.co_qualname
         kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
-        queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in _locals(frame))
+        self.look_at(kind, place, _locals(frame), most)
+
+    def look_at(self, kind: str, place: str, variables: list[tuple[str, Any]], most: int) -> None:
+        """Follow ``variables``, which are ``kind`` (local or global) to ``place``, to the depth ``most``."""
+        queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in variables)
         while queue and self.wanted and len(self._seen) < _MOST_OBJECTS:
             path, value, depth = queue.popleft()
             if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
