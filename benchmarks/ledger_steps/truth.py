@@ -140,11 +140,6 @@ class _IdleMode(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _seen_bytes(ledger: Any) -> int:
-    """Return the ledger's live bytes from within an op: `live_bytes` would ask for a node that is not there yet."""
-    return sum(ledger._recorder._size.values())
-
-
 class _OpMarks(TorchDispatchMode):
     """Numbers every op in the profiler's stream and asks the ledger for its bytes when the op ends."""
 
@@ -164,7 +159,7 @@ class _OpMarks(TorchDispatchMode):
             try:
                 return func(*args, **(kwargs or {}))
             finally:
-                self.seen[number] = (str(func), _seen_bytes(self.ledger))
+                self.seen[number] = (str(func), self.ledger.live_bytes)
 
 
 @contextmanager

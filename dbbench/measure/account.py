@@ -82,7 +82,7 @@ class _Replay:
         return role
 
     def outlive(self) -> None:
-        """Turn what should have gone with its step into retained."""
+        """Turn what should have gone with its step into retained: another begins."""
         for number, size in self.live.items():
             role = self.roles[number]
             if role in _PASSING:
@@ -100,11 +100,10 @@ class _Replay:
             for event in range(position, window.start):
                 self.apply(event)
             position = window.end
+            self.outlive()
             yield window, window.start - 1, None
             for event in range(window.start, window.end):
                 yield window, event, self.apply(event)
-            if window.kind == "step":
-                self.outlive()
 
 
 def account(trace: Trace) -> Account:

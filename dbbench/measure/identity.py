@@ -17,6 +17,8 @@ from dbbench.measure.modules import compiled
 from dbbench.measure.recorder import Recorder
 from dbbench.results.roles import IDENTITY_ROLES
 
+#: Roles of what belongs to the model, wherever its memory came from.
+_OWNED = ("parameters", "gradients", "optimizer", "buffers")
 _STRENGTH = {role: rank for rank, role in enumerate(IDENTITY_ROLES)}
 
 
@@ -114,7 +116,7 @@ class Identities:
 def note(recorder: Recorder, tensor: Tensor, role: str, name: str) -> None:
     """Give ``tensor``'s storage ``role`` unless it already has a stronger one."""
     identity = recorder.trace.identity
-    for number in recorder.numbers_of(tensor):
+    for number in recorder.numbers_of(tensor, owned=role in _OWNED):
         known = identity.get(number)
         if known is None or (known[0] != role and _STRENGTH[role] < _STRENGTH[known[0]]):
             identity[number] = (role, name)

@@ -162,6 +162,7 @@ class BareLedger:
         self._recorder.clock.begin_steps()
         self._recorder.settle()
         self._identities.refresh()
+        self._name_survivors()
 
     def _windows_end(self, window: Window, error: BaseException | None) -> None:
         self.trace.windows.append(window)
@@ -197,7 +198,7 @@ class BareLedger:
         unnamed.clear()
 
     def _name_survivors(self) -> None:
-        """Name the holders of what autograd kept and did not let go of by the end of its step: a graph that leaks."""
+        """Name the holders of what autograd kept and did not let go of between steps: a graph that leaks."""
         trace = self.trace
         with self._recorder.aside():
             self._find_holders(

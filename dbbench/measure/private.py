@@ -45,6 +45,11 @@ def node_sequence_number(node: Any) -> int:
     return node._sequence_nr()
 
 
+def has_no_memory(tensor: Tensor) -> bool:
+    """Tell whether ``tensor`` is a zero that forward-mode derivatives stand in, with a size and no memory."""
+    return tensor._is_zerotensor()
+
+
 def in_fake_mode() -> bool:
     """Tell whether tensors made now are fake."""
     return torch._guards.detect_fake_mode() is not None

@@ -216,7 +216,8 @@ class Recorder(private.TorchDispatchMode):
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):
-            return -1  # sparse: its parts were seen when they were made
+            self._see_parts(tensor, op, args, phase)
+            return -1
         address = storage._cdata
         number = self._serial.get(address)
         if number is not None:
@@ -226,9 +227,9 @@ class Recorder(private.TorchDispatchMode):
         if not self._counts(tensor):
             return -1
         if _is_input(address, args):
-            if not storage.resizable():
+            if not storage.resizable() and not _is_read_from_file(storage, args):
                 return -1  # memory that numpy or another library owns is not the allocator's
-            if not op.lifts:
+            if not op.lifts and storage.resizable():
                 return self._adopt(storage, address)
         number = self._birth(storage, address, phase, op.name)
         # inside a cast autocast itself is switched off, so its flag cannot be asked
@@ -238,8 +239,17 @@ class Recorder(private.TorchDispatchMode):
                 self.trace.casts.add(number)
         return number
 
+    def _see_parts(self, tensor: Tensor, op: Op, args: tuple[Any, ...], phase: Phase) -> None:
+        """Note a sparse result, whose indices and values the op may have made itself (clone, coalesce)."""
+        with self.aside():
+            parts = list(private.plain_tensors(tensor))
+            given = [part for arg in args if isinstance(arg, Tensor) for part in private.plain_tensors(arg)]
+        for part in parts:
+            self._see(part, op, (*args, *given), phase)
+
     def _counts(self, tensor: Tensor) -> bool:
-        return tensor.device.type == self.device_type and isinstance(tensor, private.FakeTensor) is self.fake
+        kind = isinstance(tensor, private.FakeTensor)
+        return tensor.device.type == self.device_type and kind is self.fake and not private.has_no_memory(tensor)
 
     def _op(self, phase: Phase, name: str) -> int:
         trace, module = self.trace, self.modules.current()
@@ -314,16 +324,19 @@ class Recorder(private.TorchDispatchMode):
 
     @property
     def live_bytes(self) -> int:
-        """The bytes alive now, as far as they were seen."""
-        self._saved.look()
+        """The bytes alive now, as far as they were seen; a Python number counts until the next op shows its fate."""
         return sum(self._size.values())
 
-    def numbers_of(self, tensor: Tensor) -> list[int]:
-        """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices."""
+    def numbers_of(self, tensor: Tensor, owned: bool = False) -> list[int]:
+        """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices.
+
+        Memory that cannot be resized is taken for another library's, unless the tensor is ``owned``: a parameter's
+        stays the model's when somebody has looked at it through numpy, or read it from a mapped file.
+        """
         found = []
         for storage, plain in private.storages(tensor):
             number = self._serial.get(storage._cdata)
-            if number is None and self._counts(plain) and storage.resizable():
+            if number is None and self._counts(plain) and (owned or storage.resizable()):
                 number = self._adopt(storage, storage._cdata)
             if number is not None:
                 found.append(number)
@@ -374,3 +387,9 @@ def _is_input(address: int, args: tuple[Any, ...]) -> bool:
         elif isinstance(arg, (list, tuple)) and _is_input(address, tuple(arg)):
             return True
     return False
+
+
+def _is_read_from_file(storage: Any, args: tuple[Any, ...]) -> bool:
+    """Tell whether an op was handed ``storage`` itself, as torch.load hands what it read into memory of torch's own."""
+    given = any(isinstance(arg, torch.UntypedStorage) and arg._cdata == storage._cdata for arg in args)
+    return given and not storage.is_shared() and storage.filename is None

@@ -107,13 +107,8 @@ def test_activations_equal_saved_tensor_hooks(name: str, held: bool) -> None:
     assert account.own_peaks["activations"] == saved.peak_bytes > 0
 
 
-#: What the ledger takes for an activation and is none.
-PENDING = {"forward_mode": "_efficientzerotensor has a storage with a size and no memory"}
-
-
-def _seen_kinds() -> list[Any]:
-    marks = {name: [pytest.mark.xfail(reason=reason)] for name, reason in PENDING.items()}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in STEPS if name not in UNSEEN_BY_HOOKS | CASTING]
+def _seen_kinds() -> list[str]:
+    return [name for name in STEPS if name not in UNSEEN_BY_HOOKS | CASTING]
 
 
 @pytest.mark.parametrize("name", _seen_kinds())

@@ -28,18 +28,12 @@ OTHER_WAY_UNDER_A_MODE = {
 #: Autocast drops its casts of the weights all at once, in the order of a hash map of their addresses.
 FREED_IN_ANY_ORDER = {"autocast_bf16", "autocast_accumulation"}
 
-#: Kinds that the ledger cannot follow yet, and what it misses.
-PENDING = {
-    "forward_mode": "_efficientzerotensor has a storage with a size and no memory",
-    "packed_in_numpy": "Tensor.numpy() makes a storage unresizable; before the ledger opens, it looks like numpy's",
-    "loaded_weights": "torch.load's storages are unresizable; they are then taken for another library's",
-    "sparse_embedding": "the parts of a sparse result are not seen when it is made",
-    "sparse_embedding_bag": "the parts of a sparse result are not seen when it is made",
-}
+#: The one kind that the ledger cannot follow to the byte, and what it misses.
+LIMITS = {"packed_in_numpy": "Tensor.numpy() makes a storage unresizable; inputs then look like memory of numpy's own"}
 
 
 def _kinds() -> list[pytest.param]:  # type: ignore[valid-type]
-    marks = {name: [pytest.mark.xfail(reason=reason)] for name, reason in PENDING.items()}
+    marks = {name: [pytest.mark.xfail(reason=reason)] for name, reason in LIMITS.items()}
     return [pytest.param(kind, id=name, marks=marks.get(name, ())) for name, kind in STEPS.items()]
 
 
