@@ -12,9 +12,10 @@ import sys
 import sysconfig
 import types
 from collections import deque
-from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,34 +43,50 @@ def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) ->
     those of modules; the last two, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
     """
     mine, torchs = _frames(frame)
-    search = _Search({address: number for address, (number, _) in wanted.items()}, mine)
-    for one in mine:
-        search.look_in(one, _SHALLOW)
+    search = _Search({address: number for address, (number, _) in wanted.items()})
+    variables = _variables(mine)
+    search.look_at(variables, _SHALLOW)
     search.follow_graphs()
-    for one in torchs:
-        search.look_in(one, _SHALLOW)
+    search.look_at(_variables(torchs), _SHALLOW)
     if max((wanted[address][1] for address in search.wanted), default=0) >= _LEAST_BYTES:
         search.start_again()
-        for one in mine:
-            search.look_in(one, _DEEP)
-        for name, table in _tables(mine):
-            search.look_at("global", name, list(table.items()), _DEEP)
+        search.look_at(variables, _DEEP)
+        search.look_at(_globals(mine), _DEEP)
         search.follow_graphs()
     return search.found
 
 
-def _tables(frames: list[FrameType]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (name, variables) of the modules whose functions run, then of all that nobody installed."""
-    told = set()
+class _Variable(NamedTuple):
+    """``kind`` is local or global, ``place`` the function or module."""
+
+    kind: str
+    place: str
+    name: str
+    value: Any
+
+
+def _variables(frames: list[FrameType]) -> list[_Variable]:
+    """Return the variables of functions, inner ones first; what one was given goes by its outermost caller's name."""
+    found = []
     for frame in frames:
-        name = frame.f_globals.get("__name__", "?")
-        if name not in told:
-            told.add(name)
-            yield name, frame.f_globals
+        where = frame.f_code.co_qualname
+        kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
+        found.append([_Variable(kind, place, name, value) for name, value in _locals(frame)])
+    outermost: dict[int, _Variable] = {}
+    for variable in chain.from_iterable(reversed(found)):
+        outermost.setdefault(id(variable.value), variable)
+    return [outermost[id(variable.value)] for variable in chain.from_iterable(found)]
+
+
+def _globals(frames: list[FrameType]) -> Iterator[_Variable]:
+    """Yield the variables of the modules whose functions run, then of all others that nobody installed."""
+    tables = {frame.f_globals.get("__name__", "?"): frame.f_globals for frame in frames}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if name not in told and file and not file.startswith(_INSTALLED) and not f"{name}.".startswith(_OURS):
-            yield name, vars(module)
+        if file and not file.startswith(_INSTALLED) and not f"{name}.".startswith(_OURS):
+            tables.setdefault(name, vars(module))
+    for name, table in tables.items():
+        yield from (_Variable("global", name, key, value) for key, value in list(table.items()))
 
 
 def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
@@ -87,28 +104,22 @@ def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
 
 
 class _Search:
-    def __init__(self, wanted: dict[int, int], frames: list[FrameType]) -> None:
+    def __init__(self, wanted: dict[int, int]) -> None:
         self.wanted = wanted
         self.found: dict[int, str] = {}
         self._graphs: list[tuple[str, Any]] = []
         self._seen: set[int] = set()
-        self._running = {id(frame) for frame in frames}
 
     def start_again(self) -> None:
         """Forget what was visited."""
         self._seen.clear()
 
-    def look_in(self, frame: FrameType, most: int) -> None:
-        """Follow a function's variables to the depth ``most``."""
-        if not self.wanted:
-            return
-        where = frame.f_code.co_qualname
-        kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
-        self.look_at(kind, place, _locals(frame), most)
+    def look_at(self, variables: Iterable[_Variable], most: int) -> None:
+        """Follow ``variables`` to the depth ``most``, all of one function or module before the next."""
+        for (kind, place), ours in groupby(variables, key=lambda variable: (variable.kind, variable.place)):
+            self._follow(kind, place, deque((one.name, one.value, 0) for one in ours), most)
 
-    def look_at(self, kind: str, place: str, variables: list[tuple[str, Any]], most: int) -> None:
-        """Follow ``variables``, which are ``kind`` (local or global) to ``place``, to the depth ``most``."""
-        queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in variables)
+    def _follow(self, kind: str, place: str, queue: deque[tuple[str, Any, int]], most: int) -> None:
         while queue and self.wanted and len(self._seen) < _MOST_OBJECTS:
             path, value, depth = queue.popleft()
             if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
@@ -180,6 +191,8 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_module(path, value)
     elif isinstance(value, torch.optim.Optimizer):
         yield f"{path}.state", dict(value.state)
+    elif isinstance(value, BaseException):
+        yield from _parts_of_exception(path, value)
     elif isinstance(getattr(value, "__dict__", None), dict):
         for key, inner in list(vars(value).items()):
             yield f"{path}.{key}", inner
@@ -198,6 +211,18 @@ def _parts_of_module(path: str, module: torch.nn.Module) -> Iterator[tuple[str, 
             yield from ((f"hook of {path}", hook) for hook in list(inner.values()))
         elif not key.startswith("_") or key == "__wrapped__":
             yield f"{path}.{key}", inner
+
+
+def _parts_of_exception(path: str, error: BaseException) -> Iterator[tuple[str, Any]]:
+    """Yield the variables of the functions that an exception ended: its traceback keeps them."""
+    step = error.__traceback__
+    while step is not None:
+        frame, step = step.tb_frame, step.tb_next
+        if not frame.f_globals.get("__name__", "").startswith(_OURS):
+            where = f"{path}.__traceback__.{frame.f_code.co_name}"
+            yield from ((f"{where}.{name}", value) for name, value in _locals(frame))
+    yield f"{path}.__context__", error.__context__
+    yield from ((f"{path}.{key}", value) for key, value in list(vars(error).items()))
 
 
 def _locals(frame: FrameType) -> list[tuple[str, Any]]:
