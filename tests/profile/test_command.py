@@ -25,9 +25,8 @@ CONVOLUTION, LINEAR = 2 * BATCH * 64 * 8 * 3 * 9, 2 * BATCH * 8 * 64 * 10
 
 
 @pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_thread() -> None:
     torch.set_num_threads(1)
-    monkeypatch.syspath_prepend(str(HERE))
 
 
 def invoke(*arguments: str) -> Any:
