@@ -87,9 +87,7 @@ def mistake(*signs: Sign, exact: bool = True) -> Callable[[Callable[[Watch], Non
     return register
 
 
-@mistake(
-    Sign("retained", EARLIER * GRAPH_BYTES, holder=r"graph of local 'losses\[\d\]' in keep_losses"), exact=False
-)
+@mistake(Sign("retained", EARLIER * GRAPH_BYTES, holder=r"graph of local 'losses\[\d\]' in keep_losses"), exact=False)
 def keep_losses(watch: Watch) -> None:
     """Validates without `no_grad` and keeps every loss for a plot, and with it the graph of its pass."""
     model, optimizer = made()
@@ -253,7 +251,9 @@ SEEN: dict[int, Tensor] = {}
 
 
 @mistake(
-    Sign("retained", EARLIER * TOKENS * VOCABULARY * FLOAT, holder=r"global 'SEEN\[\d\]' in benchmarks\.leaks\.mistakes")
+    Sign(
+        "retained", EARLIER * TOKENS * VOCABULARY * FLOAT, holder=r"global 'SEEN\[\d\]' in benchmarks\.leaks\.mistakes"
+    )
 )
 def global_cache(watch: Watch) -> None:
     """Puts every step's logits into a dictionary of the module that nobody empties."""
@@ -266,10 +266,16 @@ def global_cache(watch: Watch) -> None:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+    SEEN.clear()  # the scripts after this one are not to find it
 
 
 @mistake(
-    Sign("retained", 2 * GRAPH_BYTES, holder=r"graph of local 'failures\[\d\].*' in keep_errors"), exact=False
+    Sign(
+        "retained",
+        2 * GRAPH_BYTES,
+        holder=r"(graph of )?local 'failures\[\d\]\.__traceback__\.loss_of\.logits' in keep_errors",
+    ),
+    exact=False,
 )
 def keep_errors(watch: Watch) -> None:
     """Skips batches with bad labels and keeps the exceptions, whose tracebacks keep the frames that were running."""
@@ -317,7 +323,7 @@ class Activation(nn.Module):
     exact=False,
 )
 def sum_losses(watch: Watch) -> None:
-    """Adds losses up with their graphs, which a backward empties but for what a `autograd.Function` keeps on its ctx."""
+    """Adds losses up with their graphs, which a backward empties but for what an `autograd.Function` put on its ctx."""
     model, optimizer = made()
     for layer in model.layers:
         layer.act = Activation()
