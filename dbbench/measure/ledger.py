@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.measure import account as accounts
-from dbbench.measure.census import take_census
+from dbbench.measure.census import existing, take_census
 from dbbench.measure.flops import UncountedOps
 from dbbench.measure.holders import NOBODY, find_holders
 from dbbench.measure.identity import Identities, note, tensors_in
@@ -61,6 +61,7 @@ class BareLedger:
         self.flops: list[tuple[Window, Counter[str]]] = []
         self.ended_early: str | None = None
         self._uncounted: Counter[str] = Counter()
+        self._modules_before: list[nn.Module] = []
 
     @property
     def trace(self) -> Trace:
@@ -87,7 +88,8 @@ class BareLedger:
         if self._census:
             with self._recorder.aside():
                 gc.collect()
-                take_census(self._recorder)
+                tensors, self._modules_before = existing()
+                take_census(self._recorder, tensors)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
@@ -223,9 +225,10 @@ class BareLedger:
 
 
 @contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """Let Python's cycle collector run once, and then not before the end."""
-    gc.collect()
+def collector_at_rest(collect: bool = True) -> Iterator[None]:
+    """Let Python's cycle collector run once, unless it just has, and then not before the end."""
+    if collect:
+        gc.collect()
     collecting = gc.isenabled()
     gc.disable()
     try:

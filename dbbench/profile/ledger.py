@@ -110,12 +110,13 @@ class Ledger(BareLedger):
             self.follow(*self._given)
             if self._models:
                 self._begin()
-                self._whole_body.enter_context(collector_at_rest())
+                self._whole_body.enter_context(collector_at_rest(collect=not self._taking_census))
         except BaseException as error:
             super().__exit__(type(error), error, None)
             raise
         finally:
             self._given = None, None, None, None
+            self._modules_before.clear()
         return self
 
     def follow(
@@ -125,7 +126,7 @@ class Ledger(BareLedger):
         models = by_name(model)
         self._models |= models
         self._optimizers += by_name(optimizer).values()
-        averages = list(copies_of(models.values())) if self._taking_census and models else []
+        averages = list(copies_of(models.values(), self._modules_before))
 
         def others() -> Iterable[tuple[str, str, Tensor]]:
             yield from _named("ema", "ema", ema)
