@@ -136,6 +136,23 @@ def report(
             _console().print(f"claims: {problem}", markup=False)
 
 
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="RUN_A", help="A run, RUN:VARIANT, or a saved profile's folder.")],
+    after: Annotated[str, typer.Argument(metavar="RUN_B", help="What to compare it with, likewise.")],
+    rows: Annotated[int, typer.Option(min=1, help="Changes to show of each variant.")] = 20,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Say what grew and what shrank at the peak between two runs, largest first."""
+    from dbbench.profile.compare import compare_folders
+
+    comparison = compare_folders(before, after, rows)
+    if markdown:
+        typer.echo(comparison.markdown(), nl=False)
+    else:
+        _console().print(comparison)
+
+
 @app.command(name="list")
 def list_all() -> None:
     """List the methods, tasks, networks and suites."""

@@ -19,7 +19,8 @@ import torch
 from dbbench.harness.resolve import Resolved
 from dbbench.measure import device
 from dbbench.measure.account import Account
-from dbbench.measure.ledger import Ledger
+from dbbench.measure.ledger import BareLedger
+from dbbench.measure.private import FakeTensorMode
 from dbbench.methods.base import Method, Plan
 from dbbench.phases import phase
 from dbbench.results.roles import ROLES
@@ -39,6 +40,7 @@ class Measured:
     flops_by_block: dict[int, Counter[str]]
     flops_inference: int
     uncounted: dict[str, int]
+    attention: str
     parameters_count: int
     shared: list[str]
     shared_bytes: int
@@ -55,7 +57,7 @@ def rehearsal(method: Method) -> Iterable[tuple[Plan, bool]]:
 
 def measure(resolved: Resolved, task: Task) -> Measured:
     """Run both passes and return what they found."""
-    measured = _ledger_pass(resolved, task)
+    measured = ledger_pass(resolved, task)
     with device.watch(resolved.cell.device) as watch:
         method = resolved.build(task)
         for plan, traced in rehearsal(method):
@@ -66,8 +68,9 @@ def measure(resolved: Resolved, task: Task) -> Measured:
     return measured
 
 
-def _ledger_pass(resolved: Resolved, task: Task) -> Measured:
-    with Ledger(resolved.cell.device) as ledger:
+def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
+    """Rehearse under the ledger and return its figures; with ``fake`` on fake tensors, which hold no memory."""
+    with FakeTensorMode() if fake else nullcontext(), BareLedger(resolved.cell.device, fake=fake) as ledger:
         method = resolved.build(task)
         parameters = dict(method.model.named_parameters())
         count, shared = sum(p.numel() for p in parameters.values()), method.shared()
@@ -86,8 +89,8 @@ def _ledger_pass(resolved: Resolved, task: Task) -> Measured:
     flops = {window.block: by_phase for window, by_phase in ledger.flops if window.kind == "step"}
     inference = sum(sum(by_phase.values()) for window, by_phase in ledger.flops if window.kind == "inference")
     return Measured(
-        ledger.account(), ledger.timeline(), device.DevicePeaks(), flops, inference, ledger.uncounted, count,
-        shared, shared_bytes,
+        ledger.account(), ledger.timeline(), device.DevicePeaks(), flops, inference, ledger.uncounted,
+        ledger.attention, count, shared, shared_bytes,
     )  # fmt: skip
 
 
@@ -108,6 +111,7 @@ def memory_columns(measured: Measured) -> dict[str, Any]:
         "reserved_bytes": peaks.reserved_bytes,
         "nvml_process_peak_bytes": peaks.nvml_process_peak_bytes,
         "flops_inference": measured.flops_inference,
+        "attention_kernel": measured.attention,
         "uncounted_ops": json.dumps(measured.uncounted, sort_keys=True) if measured.uncounted else "",
     }
     if peaks.device_peak_bytes is not None:

@@ -1,12 +1,15 @@
 """From a trace to an account: roles for storages, then a replay that finds the peak and splits it.
 
-Nothing here needs torch: the same account is made of a trace from CPU, CUDA or fake tensors.
+Nothing here needs torch: the same account is made of a trace from CPU, CUDA or fake tensors. It takes time in
+proportion to the events.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import pandas as pd
 
@@ -16,23 +19,30 @@ from dbbench.results.trace import Trace, Window
 
 #: Roles of what should have been gone by the end of its step.
 _PASSING = ("activations", "weight_casts")
-_BEFORE = "(before)"
+BEFORE = "(before)"
 
 
 @dataclass
 class Account:
-    """A traced stretch in figures; every number of bytes is exact."""
+    """A traced stretch in figures; every number of bytes is exact.
+
+    ``peak_op`` and ``peak_module`` made the allocation that reached the peak. ``unseen_bytes`` were there before the
+    ledger opened; ``undeclared_bytes`` are those of them in no declared role.
+    """
 
     peak_bytes: int = 0
     peak_phase: str | None = None
     peak_step: int | None = None
     peak_block: int | None = None
+    peak_op: str = ""
+    peak_module: str = ""
     split: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 0))
     own_peaks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ROLES, 0))
     held: list[Held] = field(default_factory=list)
     inference_peak_bytes: int | None = None
     window_peaks: list[tuple[Window, int]] = field(default_factory=list)
     unseen_bytes: int = 0
+    undeclared_bytes: int = 0
 
 
 def role_of(trace: Trace, number: int) -> str:
@@ -42,10 +52,9 @@ def role_of(trace: Trace, number: int) -> str:
         return known[0]
     if number in trace.casts:
         return "weight_casts"
-    birth = trace.birth_op[number]
-    if birth < 0:
+    if trace.birth_op[number] < 0:
         return "retained"
-    if number in trace.saved and trace.op_phase[birth] in ("setup", "forward", "recompute"):
+    if number in trace.saved:
         return "activations"
     return "retained" if number in trace.outlived else "temporaries"
 
@@ -57,7 +66,7 @@ class _Replay:
         self.trace = trace
         self.roles = [role_of(trace, number) for number in range(len(trace.birth_op))]
         self.live: Counter[int] = Counter(trace.unseen)
-        self.sums: Counter[str] = Counter()
+        self.sums: dict[str, int] = dict.fromkeys(ROLES, 0)
         for number, size in trace.unseen.items():
             self.sums[self.roles[number]] += size
         self.total = sum(trace.unseen.values())
@@ -73,7 +82,7 @@ class _Replay:
         return role
 
     def outlive(self) -> None:
-        """Turn what should have gone with its step into retained."""
+        """Turn what should have gone with its step into retained: another begins."""
         for number, size in self.live.items():
             role = self.roles[number]
             if role in _PASSING:
@@ -81,50 +90,75 @@ class _Replay:
                 self.sums[role] -= size
                 self.sums["retained"] += size
 
+    def instants(self) -> Iterator[tuple[Window, int, str | None]]:
+        """Yield (window, event, role it touched) after each event in a window, first that of its opening (role None).
+
+        What is live as a window opens counts in it, though its first event may be a free.
+        """
+        position = 0
+        for window in self.trace.windows:
+            for event in range(position, window.start):
+                self.apply(event)
+            position = window.end
+            self.outlive()
+            yield window, window.start - 1, None
+            for event in range(window.start, window.end):
+                yield window, event, self.apply(event)
+
 
 def account(trace: Trace) -> Account:
     """Replay ``trace`` and return its account: the peak is over the windows of kind ``step``."""
-    result, replay, position = Account(unseen_bytes=sum(trace.unseen.values())), _Replay(trace), 0
-    at_peak: tuple[dict[int, int], list[str]] | None = None
-    for window in trace.windows:
-        for event in range(position, window.start):
-            replay.apply(event)
-        highest, position = -1, window.end
-        # the instant before the first event counts too: what is live as the window opens
-        for event in range(window.start - 1, window.end):
-            touched = (replay.apply(event),) if event >= window.start else ROLES
-            highest = max(highest, replay.total)
-            if window.kind != "step":
-                continue
-            for role in touched:
-                result.own_peaks[role] = max(result.own_peaks[role], replay.sums[role])
-            if replay.total > result.peak_bytes:
-                result.peak_bytes, result.split = replay.total, {role: replay.sums[role] for role in ROLES}
-                result.peak_step, result.peak_block = window.step, window.block
-                result.peak_phase = _phase(trace, max(event, 0))
-                at_peak = dict(replay.live), list(replay.roles)
-        result.window_peaks.append((window, highest))
-        if window.kind == "inference":
-            result.inference_peak_bytes = max(result.inference_peak_bytes or 0, highest)
-        elif window.kind == "step":
-            replay.outlive()
-    if at_peak is not None:
-        result.held = _held(trace, *at_peak)
+    result, replay = Account(), _Replay(trace)
+    own, sums, highest = result.own_peaks, replay.sums, 0
+    instant = peak = -1
+    for instant, (window, _, role) in enumerate(replay.instants()):
+        total = replay.total
+        if role is None:
+            highest = total
+            result.window_peaks.append((window, highest))
+        elif total > highest:
+            highest = total
+            result.window_peaks[-1] = (window, highest)
+        if window.kind != "step":
+            continue
+        for touched in ROLES if role is None else (role,):
+            if sums[touched] > own[touched]:
+                own[touched] = sums[touched]
+        if total > result.peak_bytes:
+            result.peak_bytes, peak = total, instant
+    inference = [most for window, most in result.window_peaks if window.kind == "inference"]
+    result.inference_peak_bytes = max(inference, default=None)
+    result.unseen_bytes = sum(trace.unseen.values())
+    result.undeclared_bytes = sum(size for number, size in trace.unseen.items() if number not in trace.identity)
+    if peak >= 0:
+        _describe_peak(result, trace, peak)
     return result
 
 
-def _phase(trace: Trace, event: int) -> str:
-    return trace.op_phase[trace.event_op[event]] if trace.event_op else "setup"
+def _describe_peak(result: Account, trace: Trace, peak: int) -> None:
+    """Replay to the instant ``peak`` and note where it is and what is held there."""
+    replay = _Replay(trace)
+    window, event, _ = next(islice(replay.instants(), peak, None))
+    result.split = {role: replay.sums[role] for role in ROLES}
+    result.peak_step, result.peak_block, result.peak_phase = window.step, window.block, "setup"
+    if event >= 0:
+        op = trace.event_op[event]
+        result.peak_phase, result.peak_op, result.peak_module = (
+            trace.op_phase[op], trace.op_name[op], trace.op_module[op],
+        )  # fmt: skip
+    result.held = _held(trace, replay.live, replay.roles)
 
 
 def _place(trace: Trace, number: int, role: str) -> tuple[str, str, str | None]:
     """Return (module, op, holder) of a storage; for an identity the module is the one that owns it."""
     birth = trace.birth_op[number]
-    op = trace.op_name[birth] if birth >= 0 else _BEFORE
+    op = trace.op_name[birth] if birth >= 0 else BEFORE
     module = trace.op_module[birth] if birth >= 0 else ""
     known = trace.identity.get(number)
     if known is None:
-        return module, op, trace.outlived.get(number) if role == "retained" else None
+        if role == "activations":
+            return module, op, trace.saved.get(number)
+        return module, op, (trace.outlived.get(number) or trace.saved.get(number)) if role == "retained" else None
     name = known[1]
     if role == "optimizer":
         path, _, key = name.rpartition(".")
@@ -148,31 +182,30 @@ def _held(trace: Trace, live: dict[int, int], roles: list[str]) -> list[Held]:
 def timeline(trace: Trace) -> pd.DataFrame:
     """Return the classified events of every traced step, the schema of ``traces/<hash>.parquet``.
 
-    A step begins with rows of phase ``resident``: what is live already, by role and module.
+    A step begins with rows of phase ``resident``: what is live already, by role, module, op that made it and holder.
     """
-    rows: list[tuple[int, int, str, str, str, str, int, int]] = []
-    replay, position = _Replay(trace), 0
-    for window in trace.windows:
-        for event in range(position, window.start):
-            replay.apply(event)
-        position = window.end
+    rows: list[tuple[int, int, str, str, str, str, int, int, str, str]] = []
+    replay = _Replay(trace)
+    for window, event, role in replay.instants():
         if window.kind != "step":
-            for event in range(window.start, window.end):
-                replay.apply(event)
             continue
-        resident: Counter[tuple[str, str]] = Counter()
-        for number, size in replay.live.items():
-            resident[replay.roles[number], _place(trace, number, replay.roles[number])[0]] += size
-        for (role, module), size in sorted(resident.items()):
-            rows.append((window.step, window.block, "resident", role, module, "(resident)", -1, size))
-        for event in range(window.start, window.end):
-            role = replay.apply(event)
-            number, op = trace.event_storage[event], trace.event_op[event]
-            module = _place(trace, number, role)[0]
-            phase, delta = trace.op_phase[op], trace.event_bytes[event]
-            rows.append((window.step, window.block, phase, role, module, trace.op_name[op], number, delta))
-        replay.outlive()
-    columns = ("step", "block", "phase", "role", "module", "op", "storage", "bytes")
+        if role is None:
+            resident: Counter[tuple[str, str, str, str]] = Counter()
+            for number, size in replay.live.items():
+                module, made_by, holder = _place(trace, number, replay.roles[number])
+                resident[replay.roles[number], module, made_by, holder or ""] += size
+            for (role, module, made_by, holder), size in sorted(resident.items()):
+                rows.append(
+                    (window.step, window.block, "resident", role, module, "(resident)", -1, size, made_by, holder)
+                )
+            continue
+        number, op = trace.event_storage[event], trace.event_op[event]
+        module, made_by, holder = _place(trace, number, role)
+        phase, delta = trace.op_phase[op], trace.event_bytes[event]
+        rows.append(
+            (window.step, window.block, phase, role, module, trace.op_name[op], number, delta, made_by, holder or "")
+        )
+    columns = ("step", "block", "phase", "role", "module", "op", "storage", "bytes", "made_by", "holder")
     frame = pd.DataFrame(rows, columns=list(columns))
     kinds = {"step": "int32", "block": "int32", "storage": "int64", "bytes": "int64"}
-    return frame.astype(kinds | dict.fromkeys(("phase", "role", "module", "op"), "category"))
+    return frame.astype(kinds | dict.fromkeys(("phase", "role", "module", "op", "made_by", "holder"), "category"))

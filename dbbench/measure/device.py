@@ -22,9 +22,13 @@ _STEP = "dbbench.step"
 
 @dataclass
 class DevicePeaks:
-    """Peaks over the marked steps, in bytes; None where the device has no such figure."""
+    """Peaks over the marked steps, in bytes; None where the device has no such figure.
+
+    ``peak_op`` is the op that was running when the device's peak was reached: what a kernel's workspace is booked on.
+    """
 
     device_peak_bytes: int | None = None
+    peak_op: str | None = None
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     nvml_process_peak_bytes: int | None = None
@@ -51,12 +55,14 @@ class CpuWatch:
     def __exit__(self, *details: Any) -> None:
         self._profile.__exit__(*details)
         if details[0] is None:
-            self.peaks.device_peak_bytes = self._peak()
+            self.peaks.device_peak_bytes, at = self._peak()
+            self.peaks.peak_op = private.op_at(self._profile, at)
 
-    def _peak(self) -> int:
+    def _peak(self) -> tuple[int, int]:
+        """Return the peak, and its time in ns."""
         steps = iter(private.ranges(self._profile, _STEP))
         start, end = next(steps)
-        live = peak = 0
+        live = peak = at = 0
         for time, size in private.allocations(self._profile):
             while time > end:
                 start, end = next(steps, (time + 1, time + 1))
@@ -64,9 +70,9 @@ class CpuWatch:
             if start <= time <= end:
                 peak = max(peak, live)
             live += size
-            if start <= time <= end:
-                peak = max(peak, live)
-        return peak
+            if start <= time <= end and live > peak:
+                peak, at = live, time
+        return peak, at
 
 
 class CudaWatch:

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
 from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
-from dbbench.measure.private import flop_registry
+from dbbench.measure import private
 
 #: Packets with no formula that cost no FLOPs by the convention above.
 FREE = frozenset(
@@ -54,11 +55,11 @@ FREE = frozenset(
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+    return sdpa_flop_count(query, key, value)
 
 
 def _cpu_attention_backward(grad_out: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_backward_flop_count(grad_out.shape, query.shape, key.shape, value.shape)
+    return sdpa_backward_flop_count(grad_out, query, key, value)
 
 
 _CPU_ATTENTION: dict[str, Callable[..., int]] = {
@@ -67,40 +68,95 @@ _CPU_ATTENTION: dict[str, Callable[..., int]] = {
 }
 
 
+def _shapes(value: Any) -> Any:
+    """Put its shape in the place of every tensor."""
+    if isinstance(value, Tensor):
+        return value.shape
+    if isinstance(value, (list, tuple)):
+        return [_shapes(item) for item in value]
+    return value
+
+
+def _of_shapes(formula: Callable[..., int]) -> Formula:
+    def counted(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
+        named = {key: _shapes(value) for key, value in kwargs.items()}
+        return int(formula(*map(_shapes, args), **named, out_shape=_shapes(out)))
+
+    return counted
+
+
+def _of_tensors(formula: Callable[..., int]) -> Formula:
+    return lambda args, kwargs, out: int(formula(*args, **kwargs, out_val=out))
+
+
+class UncountedOps(Exception):
+    """A strict ledger met ops that have no FLOP formula and are not free; its text names them with their calls."""
+
+
+#: The family of kernel that computed attention: they count a backward differently, and keep different tensors.
+_ATTENTION = {
+    "_scaled_dot_product_flash_attention": "flash",
+    "_scaled_dot_product_flash_attention_for_cpu": "flash",
+    "_scaled_dot_product_efficient_attention": "efficient",
+    "_scaled_dot_product_cudnn_attention": "cudnn",
+    "_scaled_dot_product_fused_attention_overrideable": "overrideable",
+}
+_SOFTMAX = ("_softmax", "_safe_softmax")
+
+
+#: What one call costs: from the op's positional and keyword arguments and its result.
+Formula = Callable[[tuple[Any, ...], Mapping[str, Any], Any], int]
+
+
 class FlopCount:
-    """Sums FLOPs by phase over the window that is open, and names what it could not count."""
+    """Sums FLOPs by phase over the window that is open, and names what it could not count.
+
+    ``attention`` holds the families of attention kernel that were called. The math family is not one kernel: it is
+    told by a softmax over three or more dimensions, of which heads, queries and keys are the last.
+    """
 
     def __init__(self) -> None:
         self.by_phase: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
-        self._formulas: dict[Any, Callable[..., int] | None] = {}
+        self.attention: set[str] = set()
 
-    def add(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any, phase: str) -> None:
-        """Count one call of ``func`` that returned ``out``."""
-        try:
-            formula = self._formulas[func]
-        except KeyError:
-            formula = self._formulas[func] = self._find(func)
-        if formula is not None:
-            flops = formula(*args, **kwargs, out_val=out)
-            if flops:
-                self.by_phase[phase] += int(flops)
-
-    def _find(self, func: Any) -> Callable[..., int] | None:
+    def formula(self, func: Any) -> Formula | None:
+        """Return the formula of ``func``, None for an op that is free by the convention."""
         packet = func._overloadpacket
         name = packet.__name__
-        if packet in flop_registry:
-            return flop_registry[packet]
+        known = private.flop_registry.get(packet)
+        if known is not None:
+            # the wrapper finds the shapes by a general tree walk, which costs more than many a product it counts
+            shaped = getattr(known, "__wrapped__", None)
+            return self._noting(name, _of_tensors(known) if shaped is None else _of_shapes(shaped))
         if name in _CPU_ATTENTION:
-            return _CPU_ATTENTION[name]
+            return self._noting(name, _of_shapes(_CPU_ATTENTION[name]))
+        if name in _SOFTMAX:
+            return self._softmax
         if name in FREE or func.namespace == "profiler":
             return None
 
-        def uncounted(*args: Any, **kwargs: Any) -> int:
+        def uncounted(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
             self.uncounted[f"{func.namespace}.{name}"] += 1
             return 0
 
         return uncounted
+
+    def _noting(self, name: str, formula: Formula) -> Formula:
+        family = _ATTENTION.get(name)
+        if family is None:
+            return formula
+
+        def counted(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
+            self.attention.add(family)
+            return formula(args, kwargs, out)
+
+        return counted
+
+    def _softmax(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
+        if args[0].dim() >= 3:
+            self.attention.add("math")
+        return 0
 
     def take(self) -> Counter[str]:
         """Return the sums by phase since the last call, and start anew."""

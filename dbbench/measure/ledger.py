@@ -1,8 +1,9 @@
 """The memory ledger: what every live byte of a training step is for.
 
-Open it before the network is built, declare the network and its optimizers, mark the steps:
+`BareLedger` gives the figures; `dbbench.Ledger` adds tables, plots and differences. A cell opens it before its network
+is built, declares the network and its optimizers, and marks the steps:
 
-    with Ledger() as ledger:
+    with BareLedger() as ledger:
         model, optimizer = make()
         ledger.watch(model, lambda: [optimizer])
         with ledger.step(0):
@@ -15,8 +16,8 @@ The recorder decides nothing; roles are given afterwards (`dbbench.measure.accou
 from __future__ import annotations
 
 import gc
-import inspect
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,9 +27,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dbbench.errors import BadInput, did_you_mean
 from dbbench.measure import account as accounts
-from dbbench.measure.identity import Identities, note
+from dbbench.measure.census import take_census
+from dbbench.measure.flops import UncountedOps
+from dbbench.measure.holders import NOBODY, find_holders
+from dbbench.measure.identity import Identities, note, tensors_in
 from dbbench.measure.recorder import Recorder
+from dbbench.phases import phase
+from dbbench.results.roles import IDENTITY_ROLES
 from dbbench.results.trace import Trace, Window
 
 
@@ -36,13 +43,23 @@ def _none() -> Sequence[Any]:
     return ()
 
 
-class Ledger:
-    """Records between ``__enter__`` and ``__exit__``; ``device_type`` is the device whose bytes count."""
+class BareLedger:
+    """Records between ``__enter__`` and ``__exit__``.
 
-    def __init__(self, device_type: str = "cpu") -> None:
-        self._identities = Identities()
-        self._recorder = Recorder(device_type, self._boundary)
+    ``device_type`` is the device whose bytes count; ``fake`` says that fake tensors stand for them. ``census`` takes in
+    what exists already when it opens. ``strict`` raises `UncountedOps` at the end of a step with an op whose FLOPs it
+    cannot count. A ledger opened without any `step` inside treats its whole body as step 0.
+    """
+
+    def __init__(
+        self, device_type: str = "cpu", *, fake: bool = False, census: bool = False, strict: bool = False
+    ) -> None:
+        self._recorder = Recorder(device_type, self._boundary, fake)
+        self._identities = Identities(self._recorder)
+        self._census, self._strict = census, strict
+        self._thread = 0
         self.flops: list[tuple[Window, Counter[str]]] = []
+        self.ended_early: str | None = None
 
     @property
     def trace(self) -> Trace:
@@ -53,54 +70,116 @@ class Ledger:
         """Ops with neither a FLOP formula nor a place among the free ones (calls by name), predictions left out."""
         return dict(self._recorder.flops.uncounted)
 
+    @property
+    def attention(self) -> str:
+        """The families of attention kernel that were called, such as ``flash``; '' for none."""
+        return ", ".join(sorted(self._recorder.flops.attention))
+
+    @property
+    def live_bytes(self) -> int:
+        """The bytes alive at this moment, as far as the ledger sees them."""
+        return self._recorder.live_bytes
+
     def __enter__(self) -> Self:
         self._recorder.open()
+        self._thread = threading.get_ident()
+        if self._census:
+            with self._recorder.aside():
+                gc.collect()
+                take_census(self._recorder)
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._identities.take(self._recorder)
-        self._identities.close()
-        self._recorder.close()
+    def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
+        try:
+            if not self.trace.windows:
+                self._recorder.clock.close_marks(0)
+                self._recorder.settle()
+                self._windows_end(Window("step", 0, 0, 0), error)
+            with self._recorder.aside():
+                self._identities.take()
+        finally:
+            self._identities.close()
+            self._recorder.close()
+        if error is None:
+            self._check_strict()
 
     def watch(
         self,
         model: nn.Module,
         optimizers: Callable[[], Sequence[torch.optim.Optimizer]] = _none,
         others: Callable[[], Iterable[tuple[str, str, Tensor]]] = _none,
+        name: str = "",
     ) -> None:
-        """Declare what the bytes belong to; the callables are asked again at every phase boundary."""
-        self._identities.watch(self._recorder, model, optimizers, others)
+        """Declare what the bytes belong to; the callables are asked again at every phase boundary.
 
-    def declare(self, role: str, name: str, tensor: Tensor) -> None:
-        """Give one tensor's storage a role: ``inputs``, ``ema``, ``other``…"""
-        note(self._recorder, tensor, role, name)
+        Module paths begin with ``name``. Raises BadInput for a compiled model.
+        """
+        with self._recorder.aside():
+            self._identities.watch(model, optimizers, others, name)
+
+    def declare(self, role: str, name: str, tensors: Any) -> None:
+        """Give the storages of ``tensors``, one or a nest of them, a role: ``inputs``, ``ema``, ``other``…"""
+        if role not in IDENTITY_ROLES:
+            raise BadInput(
+                f"role '{role}': a storage cannot be declared to be that{did_you_mean(role, IDENTITY_ROLES)}"
+            )
+        with self._recorder.aside():
+            for path, tensor in tensors_in(tensors):
+                note(self._recorder, tensor, role, name + path)
+
+    #: ``with ledger.phase("optimizer"): …`` says what cannot be inferred, such as an optimizer written by hand.
+    phase = staticmethod(phase)
 
     @contextmanager
-    def step(self, step: int, block: int = 0, kind: str = "step") -> Iterator[None]:
+    def step(self, step: int | None = None, block: int = 0, kind: str = "step") -> Iterator[None]:
         """Measure what runs inside as one training step, or with ``kind='inference'`` as a prediction.
 
         Python's cycle collector rests meanwhile, so that what dies in a cycle dies at the same place every time.
         """
+        number = sum(window.kind == "step" for window in self.trace.windows) if step is None else step
         recorder = self._recorder
-        recorder.begin_steps()
-        recorder.settle()
-        gc.collect()
-        collecting = gc.isenabled()
-        gc.disable()
-        recorder.flops.take()
-        uncounted = Counter(recorder.flops.uncounted)
-        window = Window(kind, step, block, len(self.trace.event_op))
-        try:
-            yield
-        finally:
-            recorder.settle()
-            window.end = len(self.trace.event_op)
-            self.trace.windows.append(window)
-            self.flops.append((window, recorder.flops.take()))
-            if kind != "step":
-                recorder.flops.uncounted = uncounted
-            if collecting:
-                gc.enable()
+        self._begin()
+        depth = recorder.clock.depth
+        with collector_at_rest():
+            recorder.flops.take()
+            uncounted = Counter(recorder.flops.uncounted)
+            window, failure = Window(kind, number, block, len(self.trace.event_op)), None
+            try:
+                yield
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                recorder.clock.close_marks(depth)
+                recorder.settle()
+                self._windows_end(window, failure)
+                if kind != "step":
+                    recorder.flops.uncounted = uncounted
+        self._check_strict()
+
+    def _begin(self) -> None:
+        """Leave set-up: a step begins."""
+        self._recorder.clock.begin_steps()
+        self._recorder.settle()
+        self._identities.refresh()
+        self._name_survivors()
+
+    def _windows_end(self, window: Window, error: BaseException | None) -> None:
+        self.trace.windows.append(window)
+        window.end = len(self.trace.event_op)
+        self.flops.append((window, self._recorder.flops.take()))
+        if window.kind == "step":
+            self._name_survivors()
+        if error is not None and self.ended_early is None:
+            self.ended_early = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            seen = self.account()
+            where = f"{seen.peak_phase} ({seen.peak_module or 'outside any module'}, {seen.peak_op or 'no op'})"
+            error.add_note(f"dbbench ledger: until then the peak was {seen.peak_bytes:,} bytes, in {where}")
+
+    def _check_strict(self) -> None:
+        if self._strict and self.uncounted:
+            ops = ", ".join(f"{name} ({calls} calls)" for name, calls in sorted(self.uncounted.items()))
+            raise UncountedOps(f"no FLOP formula, and on no list of free ops: {ops}")
 
     def account(self) -> accounts.Account:
         """Return the figures; the ledger may still be open."""
@@ -110,31 +189,47 @@ class Ledger:
         """Return the classified events of the traced steps as a data frame."""
         return accounts.timeline(self.trace)
 
+    # -- who holds what has outlived its phase ------------------------------------------------------------------
+
     def _boundary(self) -> None:
-        self._identities.take(self._recorder)
-        for number in [n for n, holder in self.trace.outlived.items() if holder is None]:
-            known = number in self.trace.identity or number in self.trace.saved
-            if not known and self._recorder.is_alive(number):
-                self.trace.outlived[number] = self._holder(number)
+        self._identities.take()
+        trace, unnamed = self.trace, self._recorder.unnamed
+        self._find_holders(number for number in unnamed if number not in trace.identity and number not in trace.saved)
+        unnamed.clear()
 
-    def _holder(self, number: int) -> str:
-        """Name the local variable that holds a storage, looking outward through the running functions."""
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None:
-            if not frame.f_globals.get("__name__", "").startswith("dbbench.measure."):
-                for name, value in _locals(frame):
-                    items = value if isinstance(value, (tuple, list)) else (value,)
-                    if any(isinstance(i, Tensor) and self._recorder.number_of(i) == number for i in items):
-                        return f"local '{name}' in {frame.f_code.co_qualname}"
-            frame = frame.f_back
-        return "(no local variable)"
+    def _name_survivors(self) -> None:
+        """Name the holders of what autograd kept and did not let go of between steps: a graph that leaks."""
+        trace = self.trace
+        with self._recorder.aside():
+            self._find_holders(
+                number
+                for number in trace.saved
+                if number not in trace.identity and trace.outlived.get(number) in (None, NOBODY)
+            )
+
+    def _find_holders(self, numbers: Iterable[int]) -> None:
+        wanted = self._recorder.addresses(numbers)
+        if not wanted:
+            return
+        found = find_holders(wanted, self._innermost_frame())
+        for number, _ in wanted.values():
+            self.trace.outlived[number] = found.get(number, NOBODY)
+
+    def _innermost_frame(self) -> FrameType | None:
+        """Return the frame of the thread that trains; on CUDA a backward runs in others."""
+        if threading.get_ident() == self._thread:
+            return sys._getframe(1)
+        return sys._current_frames().get(self._thread)
 
 
-def _locals(frame: FrameType) -> list[tuple[str, Any]]:
-    """Return a function's variables without leaving it a copy: before Python 3.13 a frame keeps the one it is asked
-    for, and with it every tensor that the function lets go of afterwards."""
-    found = frame.f_locals
-    items = list(found.items())
-    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-        found.clear()
-    return items
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Let Python's cycle collector run once, and then not before the end."""
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

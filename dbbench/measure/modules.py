@@ -12,7 +12,16 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from dbbench.errors import BadInput
 from dbbench.measure import private
+
+
+def compiled(name: str, module: nn.Module) -> BadInput:
+    """Return the error for a compiled module: what runs is not its ops, so no byte could be given to one."""
+    what = f"module '{name}'" if name else f"the model ({type(getattr(module, '_orig_mod', module)).__name__})"
+    return BadInput(
+        f"{what} is compiled by torch.compile, whose kernels the ledger cannot see into; give the plain one"
+    )
 
 
 class ModulePaths:
@@ -26,11 +35,11 @@ class ModulePaths:
         self._paths: list[str] = [""]
         self._handles: list[Any] = []
 
-    def name(self, root: nn.Module) -> None:
-        """Learn the paths of ``root``'s modules; a shared module keeps its first."""
+    def name(self, root: nn.Module, prefix: str = "") -> None:
+        """Learn the paths of ``root``'s modules, begun with ``prefix``; a shared module keeps its first."""
         self._known.append(root)
         for path, module in root.named_modules():
-            self._names.setdefault(id(module), path)
+            self._names.setdefault(id(module), f"{prefix}.{path}" if prefix and path else prefix or path)
 
     def open(self) -> None:
         """Start following calls."""
@@ -44,6 +53,7 @@ class ModulePaths:
         for handle in self._handles:
             handle.remove()
         self._stack.clear()
+        self._known.clear()
 
     def current(self) -> str:
         """Return the path of the innermost module whose forward is running."""
@@ -67,6 +77,8 @@ class ModulePaths:
     def _enter(self, module: nn.Module, args: Any) -> None:
         path = self._names.get(id(module))
         if path is None:
+            if private.is_compiled(module):
+                raise compiled(type(module).__name__, module)
             outer = self.current()
             path = f"{outer}.{type(module).__name__}" if outer else type(module).__name__
         self._stack.append(path or self.current())

@@ -1,135 +1,136 @@
 """Records every storage that is made, resized or freed while it is open, and in which phase.
 
-A dispatch mode sees each op's results; a weak reference tells when a storage goes; saved-tensor hooks tell what
-autograd keeps. Three things happen where no dispatcher looks and are watched one by one: `UntypedStorage.resize_`, the
-random-number states that checkpointing stashes, and the hooks that checkpointing pushes over ours.
+A dispatch mode sees each op's results; a weak reference tells when a storage goes; autograd's graph tells what it
+keeps (`dbbench.measure.saving`). What happens where no dispatcher looks is watched piece by piece:
+`UntypedStorage.resize_`, the random-number states that checkpointing stashes, and Python numbers in an expression.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from dbbench import phases
 from dbbench.measure import private
-from dbbench.measure.flops import FlopCount
+from dbbench.measure.flops import FlopCount, Formula
 from dbbench.measure.modules import ModulePaths
+from dbbench.measure.phase_clock import Phase, PhaseClock
+from dbbench.measure.saving import SavedTensors
 from dbbench.results.trace import Trace
 
 #: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
 _LIFT = torch.ops.aten.lift_fresh.default
+_WITHIN_ANOTHER = (torch.ops.aten.detach.default, torch.ops.aten._efficientzerotensor.default)
 _CAST = torch.ops.aten._to_copy.default
+#: A Python number that stands for a tensor in an expression becomes one, of this many bytes, on the CPU.
+_NUMBER_BYTES: dict[type, int] = {float: 8, int: 8, bool: 1, complex: 16}
+
+
+class Op(NamedTuple):
+    """What is worth knowing of an op, found out once.
+
+    ``takes_number`` says that its second argument may be a Python number. ``within_another`` says that autograd
+    calls it in the midst of an op, before the op's node can be asked; it allocates nothing.
+    """
+
+    name: str
+    packet: str
+    formula: Formula | None
+    mutates: bool
+    lifts: bool
+    casts: bool
+    takes_number: bool
+    within_another: bool
 
 
 class Recorder(private.TorchDispatchMode):
-    """One trace, from `open` to `close`. ``on_boundary`` is called whenever a phase has ended."""
+    """One trace, from `open` to `close`. ``on_boundary`` is called whenever a phase has ended.
 
-    def __init__(self, device_type: str, on_boundary: Callable[[], None]) -> None:
+    ``fake`` counts fake tensors that stand for the device's, and no others; else real tensors alone count.
+    """
+
+    def __init__(self, device_type: str, on_boundary: Callable[[], None], fake: bool = False) -> None:
         super().__init__()
-        self.device_type = device_type
-        self.trace = Trace(device_type)
+        self.device_type, self.fake = device_type, fake
+        self.trace = Trace("fake" if fake else device_type)
         self.modules = ModulePaths()
         self.flops = FlopCount()
+        self.clock = PhaseClock(self._ended)
         self.on_boundary = on_boundary
+        self._saved = SavedTensors(self)
         self._serial: dict[int, int] = {}  # storage address -> number, for the living
         self._size: dict[int, int] = {}  # number -> bytes, for the living
         self._references: dict[int, weakref.ref[Any]] = {}
-        self._op_names: dict[Any, str] = {}
+        self._ops: dict[Any, Op] = {}
+        self._plain_kinds: dict[Any, bool] = {}
         self._bypass = False
-        self._marks: list[tuple[str, int]] = []
-        self._phase = ("setup", 0)
-        self._instances = 0
+        self._events_seen = -1
+        self.unnamed: list[int] = []  # what has outlived its phase and whose holder nobody has looked for
         self._born: dict[int, list[int]] = {}
-        self._undo: list[Callable[[], None]] = []
+        self._undo = ExitStack()
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Start recording."""
-        self.modules.open()
-        optimizer_hooks = [
-            register_optimizer_step_pre_hook(lambda *_: self.mark("optimizer")),
-            register_optimizer_step_post_hook(lambda *_: self.mark(None)),
-        ]
-        phases.listeners.append(self.mark)
-        self._undo = [handle.remove for handle in optimizer_hooks]
-        self._undo.append(lambda: phases.listeners.remove(self.mark))
-        self._patch_saved_tensors_hooks()
-        self._patch_untracked_allocations()
-        self._base_hooks = saved_tensors_hooks(self._pack, lambda x: x)
-        self._base_hooks.__enter__()
-        self.__enter__()
+        with ExitStack() as undo:
+            self._undo = undo
+            self.modules.open()
+            undo.callback(self.modules.close)
+            for register, phase in (
+                (register_optimizer_step_pre_hook, "optimizer"),
+                (register_optimizer_step_post_hook, None),
+            ):
+                undo.callback(register(lambda *_, phase=phase: self.clock.mark(phase)).remove)
+            phases.listeners.append(self.clock.mark)
+            undo.callback(phases.listeners.remove, self.clock.mark)
+            self._saved.follow_hooks()
+            self._patch_untracked_allocations()
+            undo.enter_context(self)
+            self._undo = undo.pop_all()
 
     def close(self) -> None:
         """Stop recording; what is alive stays in the trace as never freed."""
-        self.__exit__(None, None, None)
-        self._base_hooks.__exit__(None, None, None)
-        for undo in reversed(self._undo):
-            undo()
-        self.modules.close()
+        self._undo.close()
         self._references.clear()
 
-    # -- phases -------------------------------------------------------------------------------------------------
+    def patch(self, owner: Any, name: str, wrapper: Any) -> None:
+        """Put ``wrapper`` in the place of an attribute until the recorder closes."""
+        self._undo.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, wrapper)
 
-    def mark(self, name: str | None) -> None:
-        """Open the phase ``name``, or close the innermost open one with None."""
-        if not self._marks:
-            self._now()  # a backward that is over ends here
-        if name is not None:
-            self._instances += 1
-            self._marks.append((name, self._instances))
-        elif self._marks:
-            _, instance = self._marks.pop()
-            self._end(instance)
-
-    def settle(self) -> None:
-        """Notice that the phase which ran last has ended (a step is over)."""
-        if not self._marks and self._phase[0] != "setup":
-            self._enter_forward()
-
-    def _now(self) -> tuple[str, int]:
-        """Return the running phase and its number; a backward resumes after what is nested in it."""
-        if self._marks:
-            return self._marks[-1]
-        task = private.graph_task()
-        name, instance = self._phase
-        if task != -1:
-            if private.is_reentrant_recomputation(private.current_node()):
-                return ("recompute", -1 - task)
-            if instance != -2 - 2 * task:
-                self._end(instance)
-                self._phase = ("backward", -2 - 2 * task)
-        elif name == "backward":
-            self._enter_forward()
-        return self._phase
-
-    def _enter_forward(self) -> None:
-        """End the phase that was running; what comes is a forward until something else shows."""
-        self._end(self._phase[1])
-        self._instances += 1
-        self._phase = ("forward", self._instances)
-
-    def _end(self, instance: int) -> None:
-        """Note what the phase ``instance`` made and left alive."""
-        for number in self._born.pop(instance, ()):
-            if number in self._size:
-                self.trace.outlived.setdefault(number, None)
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let ops of the ledger's own pass unrecorded."""
         bypass, self._bypass = self._bypass, True
         try:
-            self.on_boundary()
+            yield
         finally:
             self._bypass = bypass
 
-    def begin_steps(self) -> None:
-        """Leave set-up: from here on, unmarked work is forward or backward."""
-        if self._phase[0] == "setup":
-            self._enter_forward()
+    def settle(self) -> None:
+        """Finish what waits for the next op: the last op's node, and a phase that is over."""
+        self._saved.look()
+        self.clock.settle()
+
+    def _ended(self, *instances: int) -> None:
+        """Note what phases made and left alive."""
+        self._saved.look()
+        for instance in instances:
+            for number in self._born.pop(instance, ()):
+                if number in self._size and number not in self.trace.outlived:
+                    self.trace.outlived[number] = None
+                    self.unnamed.append(number)
+        if len(self.trace.event_op) != self._events_seen:  # nothing new could be found
+            self._events_seen = len(self.trace.event_op)
+            with self.aside():
+                self.on_boundary()
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -139,64 +140,139 @@ class Recorder(private.TorchDispatchMode):
         kwargs = kwargs or {}
         if self._bypass:
             return func(*args, **kwargs)
-        phase = self._now()
+        op = self._ops.get(func) or self._learn(func)
+        if op.within_another:
+            return func(*args, **kwargs)
+        if types and not self._are_plain(types):
+            self._saved.unseen_nodes = True
+            return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
+        self._saved.look()
+        phase = self.clock.now()
+        if self._saved.unseen_nodes and phase[0] == "backward":
+            self._saved.walk(private.current_node())
+        number = self._python_number(args[1], op, phase) if op.takes_number and len(args) > 1 else None
         out = func(*args, **kwargs)
-        self.flops.add(func, args, kwargs, out, phase[0])
+        if op.formula is not None:
+            flops = op.formula(args, kwargs, out)
+            if flops:
+                self.flops.by_phase[phase[0]] += flops
         if isinstance(out, Tensor):
-            self._see(out, func, args, phase)
+            outputs = [out]
         elif isinstance(out, (tuple, list)):
-            for item in out:
-                if isinstance(item, Tensor):
-                    self._see(item, func, args, phase)
+            outputs = [item for item in out if isinstance(item, Tensor)]
+        else:
+            outputs = []
+        given = (*args, *kwargs.values()) if kwargs else args
+        numbers = [self._see(tensor, op, given, phase) for tensor in outputs]
+        if number is not None or torch.is_grad_enabled():
+            self._saved.expect(op, [weakref.ref(tensor) for tensor in outputs], numbers, number)
         return out
 
-    def _see(self, tensor: Tensor, func: Any, args: tuple[Any, ...], phase: tuple[str, int]) -> None:
-        if tensor.device.type != self.device_type or tensor.layout is not torch.strided:
-            return
-        storage = tensor.untyped_storage()
+    def _are_plain(self, types: Any) -> bool:
+        plain = self._plain_kinds.get(types)
+        if plain is None:
+            plain = not any(private.desugars(kind) and not issubclass(kind, private.FakeTensor) for kind in types)
+            self._plain_kinds[types] = plain
+        return plain
+
+    def _learn(self, func: Any) -> Op:
+        packet, arguments = func._overloadpacket.__name__, func._schema.arguments
+        op = self._ops[func] = Op(
+            name=f"{func.namespace}.{packet}",
+            packet=packet,
+            formula=self.flops.formula(func),
+            mutates=func._schema.is_mutable,
+            lifts=func is _LIFT,
+            casts=func is _CAST,
+            takes_number=self.device_type == "cpu" and len(arguments) > 1 and str(arguments[1].type) == "Tensor",
+            within_another=func in _WITHIN_ANOTHER
+            or func.namespace == "prim",  # prim: a fake tensor asked for its device
+        )
+        return op
+
+    def _python_number(self, value: Any, op: Op, phase: Phase) -> int | None:
+        """Book the tensor that a Python number has become. In a backward it is one that was kept, and booked then."""
+        size = _NUMBER_BYTES.get(type(value))
+        if size is None or phase[0] == "backward":
+            return None
+        number = self._new_number(self._op(phase, op.name), phase)
+        self._size[number] = size
+        self._event(number, size, self.trace.birth_op[number])
+        return number
+
+    def settle_number(self, number: int, kept: Tensor | None) -> None:
+        """End the life of a Python number's tensor, or follow it if autograd ``kept`` it."""
+        size = self._size[number]
+        if kept is not None and kept.untyped_storage()._cdata not in self._serial:
+            storage = kept.untyped_storage()
+            self._track(storage, storage._cdata, number, size)
+            self.trace.identity[number] = ("other", "a Python number that autograd keeps")  # no hook is told of it
+        else:
+            del self._size[number]
+            self._event(number, -size, self._free_op())
+
+    def _see(self, tensor: Tensor, op: Op, args: tuple[Any, ...], phase: Phase) -> int:
+        """Note an op's result; return the number of its storage, -1 for one that does not count."""
+        try:
+            storage = tensor.untyped_storage()
+        except (NotImplementedError, RuntimeError):
+            self._see_parts(tensor, op, args, phase)
+            return -1
         address = storage._cdata
         number = self._serial.get(address)
         if number is not None:
-            if storage.nbytes() != self._size[number]:
-                self._resized(number, storage.nbytes(), phase, self._op_name(func))
-            return
+            if op.mutates and storage.nbytes() != self._size[number]:
+                self._resized(number, storage.nbytes(), phase, op.name)
+            return number
+        if not self._counts(tensor):
+            return -1
         if _is_input(address, args):
-            if not storage.resizable():
-                return  # memory that numpy or another library owns is not the allocator's
-            if func is not _LIFT:
-                self._adopt(storage, address)
-                return
-        number = self._birth(storage, address, phase, self._op_name(func))
+            if not storage.resizable() and not _is_read_from_file(storage, args):
+                return -1  # memory that numpy or another library owns is not the allocator's
+            if not op.lifts and storage.resizable():
+                return self._adopt(storage, address)
+        number = self._birth(storage, address, phase, op.name)
         # inside a cast autocast itself is switched off, so its flag cannot be asked
-        if func is _CAST and tensor.is_floating_point() and tensor.itemsize < args[0].itemsize:
+        if op.casts and tensor.is_floating_point() and tensor.itemsize < args[0].itemsize:
             source = self._serial.get(private.storage_key(args[0]))
             if source is not None and self.trace.identity.get(source, ("",))[0] == "parameters":
                 self.trace.casts.add(number)
+        return number
 
-    def _op_name(self, func: Any) -> str:
-        name = self._op_names.get(func)
-        if name is None:
-            name = self._op_names[func] = f"{func.namespace}.{func._overloadpacket.__name__}"
-        return name
+    def _see_parts(self, tensor: Tensor, op: Op, args: tuple[Any, ...], phase: Phase) -> None:
+        """Note a sparse result, whose indices and values the op may have made itself (clone, coalesce)."""
+        with self.aside():
+            parts = list(private.plain_tensors(tensor))
+            given = [part for arg in args if isinstance(arg, Tensor) for part in private.plain_tensors(arg)]
+        for part in parts:
+            self._see(part, op, (*args, *given), phase)
 
-    def _op(self, phase: tuple[str, int], name: str) -> int:
-        trace = self.trace
-        node = private.current_node()
-        module = self.modules.current()
-        if node is not None and not module:
-            module = self.modules.of_node(node)
+    def _counts(self, tensor: Tensor) -> bool:
+        kind = isinstance(tensor, private.FakeTensor)
+        return tensor.device.type == self.device_type and kind is self.fake and not private.has_no_memory(tensor)
+
+    def _op(self, phase: Phase, name: str) -> int:
+        trace, module = self.trace, self.modules.current()
+        if not module:
+            node = private.current_node()
+            if node is not None:
+                module = self.modules.of_node(node)
         trace.op_name.append(name)
         trace.op_phase.append(phase[0])
         trace.op_module.append(module)
         return len(trace.op_name) - 1
 
-    def _birth(self, storage: Any, address: int, phase: tuple[str, int], op_name: str) -> int:
-        trace, number, size = self.trace, len(self.trace.birth_op), storage.nbytes()
-        op = self._op(phase, op_name)
-        trace.birth_op.append(op)
+    def _new_number(self, op: int, phase: Phase) -> int:
+        self.trace.birth_op.append(op)
+        number = len(self.trace.birth_op) - 1
+        self._born.setdefault(phase[1], []).append(number)
+        return number
+
+    def _birth(self, storage: Any, address: int, phase: Phase, op_name: str) -> int:
+        op, size = self._op(phase, op_name), storage.nbytes()
+        number = self._new_number(op, phase)
         self._event(number, size, op)
         self._track(storage, address, number, size)
-        self._born.setdefault(phase[1], []).append(number)
         return number
 
     def _adopt(self, storage: Any, address: int) -> int:
@@ -204,6 +280,8 @@ class Recorder(private.TorchDispatchMode):
         trace, number, size = self.trace, len(self.trace.birth_op), storage.nbytes()
         trace.birth_op.append(-1)
         trace.unseen[number] = size
+        trace.outlived[number] = None
+        self.unnamed.append(number)
         self._track(storage, address, number, size)
         return number
 
@@ -222,17 +300,20 @@ class Recorder(private.TorchDispatchMode):
         trace.event_bytes.append(delta)
         trace.event_op.append(op)
 
-    def _freed(self, address: int, number: int) -> None:
-        del self._serial[address], self._references[number]
-        trace, size = self.trace, self._size.pop(number)
-        phase = self._marks[-1][0] if self._marks else self._phase[0]
+    def _free_op(self) -> int:
+        """Return the op that a free is booked on: the last one, unless the phase has changed since."""
+        trace, phase = self.trace, self.clock.last()
         if not trace.op_phase or trace.op_phase[-1] != phase:
             trace.op_name.append("(free)")
             trace.op_phase.append(phase)
             trace.op_module.append("")
-        self._event(number, -size, len(trace.op_name) - 1)
+        return len(trace.op_name) - 1
 
-    def _resized(self, number: int, size: int, phase: tuple[str, int], op_name: str) -> None:
+    def _freed(self, address: int, number: int) -> None:
+        del self._serial[address], self._references[number]
+        self._event(number, -self._size.pop(number), self._free_op())
+
+    def _resized(self, number: int, size: int, phase: Phase, op_name: str) -> None:
         # a resize allocates the new bytes before it lets the old ones go
         old, self._size[number] = self._size[number], size
         op = self._op(phase, op_name)
@@ -241,77 +322,47 @@ class Recorder(private.TorchDispatchMode):
 
     # -- what the dispatcher does not see -----------------------------------------------------------------------
 
-    def number_of(self, tensor: Tensor) -> int | None:
-        """Return the number of ``tensor``'s storage, taking it in if it was there before; None on other devices."""
-        if tensor.device.type != self.device_type or tensor.layout is not torch.strided:
-            return None
-        storage = tensor.untyped_storage()
-        number = self._serial.get(storage._cdata)
-        if number is None and storage.resizable():
-            number = self._adopt(storage, storage._cdata)
-        return number
+    @property
+    def live_bytes(self) -> int:
+        """The bytes alive now, as far as they were seen; a Python number counts until the next op shows its fate."""
+        return sum(self._size.values())
 
-    def is_alive(self, number: int) -> bool:
-        """Tell whether the storage ``number`` is alive now."""
-        return number in self._size
+    def numbers_of(self, tensor: Tensor, owned: bool = False) -> list[int]:
+        """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices.
 
-    def _save(self, tensor: Any) -> None:
-        if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
-            number = self._serial.get(private.storage_key(tensor))
+        Memory that cannot be resized is taken for another library's, unless the tensor is ``owned``: a parameter's
+        stays the model's when somebody has looked at it through numpy, or read it from a mapped file.
+        """
+        found = []
+        for storage, plain in private.storages(tensor):
+            number = self._serial.get(storage._cdata)
+            if number is None and self._counts(plain) and (owned or storage.resizable()):
+                number = self._adopt(storage, storage._cdata)
             if number is not None:
-                self.trace.saved.add(number)
+                found.append(number)
+        return found
 
-    def _pack(self, tensor: Tensor) -> Tensor:
-        self._save(tensor)
-        if not tensor.requires_grad or tensor.is_leaf:
-            return tensor
-        # an output kept as it is would hold its own node, and the node it: a cycle
-        bypass, self._bypass = self._bypass, True
-        try:
-            return tensor.detach()
-        finally:
-            self._bypass = bypass
+    def known_numbers(self, tensor: Tensor) -> list[int]:
+        """Return the numbers of those storages of ``tensor`` that have one."""
+        serial = self._serial
+        return [serial[storage._cdata] for storage, _ in private.storages(tensor) if storage._cdata in serial]
 
-    def _patch_saved_tensors_hooks(self) -> None:
-        """See what other hooks keep in place of a tensor, and when a checkpoint runs its forward again."""
-        recorder, enter, leave = self, saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__
-
-        def entering(hooks: Any) -> None:
-            original = hooks.pack_hook
-
-            def pack(tensor: Tensor) -> Any:
-                if recomputing:
-                    recorder._save(tensor)
-                kept = original(tensor)
-                for item in kept if isinstance(kept, (tuple, list)) else (kept,):
-                    recorder._save(item)
-                return kept
-
-            recomputing = private.is_recomputation(hooks)
-            if recomputing:
-                recorder.mark("recompute")
-            hooks.pack_hook = pack
-            try:
-                enter(hooks)
-            finally:
-                hooks.pack_hook = original
-
-        def leaving(hooks: Any, *details: Any) -> None:
-            leave(hooks, *details)
-            if private.is_recomputation(hooks):
-                recorder.mark(None)
-
-        self._patch(saved_tensors_hooks, "__enter__", entering, enter)
-        self._patch(saved_tensors_hooks, "__exit__", leaving, leave)
+    def addresses(self, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """Return ``{storage address: (number, bytes)}`` of those of ``numbers`` that are alive."""
+        alive = {number: self._size[number] for number in numbers if number in self._size}
+        if not alive:
+            return {}
+        return {address: (n, alive[n]) for address, n in self._serial.items() if n in alive}
 
     def _patch_untracked_allocations(self) -> None:
         get_rng_state, resize = torch.get_rng_state, torch.UntypedStorage.resize_
 
         def recorded_rng_state() -> Tensor:
             state = get_rng_state()
-            if state.device.type == self.device_type and not self._bypass:
+            if state.device.type == self.device_type and not self._bypass:  # real, whatever the tensors are
+                self._saved.look()
                 storage = state.untyped_storage()
-                number = self._birth(storage, storage._cdata, self._now(), "get_rng_state")
+                number = self._birth(storage, storage._cdata, self.clock.now(), "get_rng_state")
                 self.trace.identity[number] = ("other", "random-number state")
             return state
 
@@ -319,19 +370,12 @@ class Recorder(private.TorchDispatchMode):
             result = resize(storage, size)
             number = self._serial.get(storage._cdata)
             if number is not None and size != self._size[number]:
-                self._resized(number, size, self._now(), "UntypedStorage.resize_")
+                self._resized(number, size, self.clock.now(), "UntypedStorage.resize_")
             return result
 
-        for owner, name, wrapper, original in (
-            (torch, "get_rng_state", recorded_rng_state, get_rng_state),
-            (torch.random, "get_rng_state", recorded_rng_state, get_rng_state),
-            (torch.UntypedStorage, "resize_", recorded_resize, resize),
-        ):
-            self._patch(owner, name, wrapper, original)
-
-    def _patch(self, owner: Any, name: str, wrapper: Any, original: Any) -> None:
-        setattr(owner, name, wrapper)
-        self._undo.append(lambda: setattr(owner, name, original))
+        self.patch(torch, "get_rng_state", recorded_rng_state)
+        self.patch(torch.random, "get_rng_state", recorded_rng_state)
+        self.patch(torch.UntypedStorage, "resize_", recorded_resize)
 
 
 def _is_input(address: int, args: tuple[Any, ...]) -> bool:
@@ -343,3 +387,9 @@ def _is_input(address: int, args: tuple[Any, ...]) -> bool:
         elif isinstance(arg, (list, tuple)) and _is_input(address, tuple(arg)):
             return True
     return False
+
+
+def _is_read_from_file(storage: Any, args: tuple[Any, ...]) -> bool:
+    """Tell whether an op was handed ``storage`` itself, as torch.load hands what it read into memory of torch's own."""
+    given = any(isinstance(arg, torch.UntypedStorage) and arg._cdata == storage._cdata for arg in args)
+    return given and not storage.is_shared() and storage.filename is None

@@ -22,8 +22,9 @@ DEFINITIONS: dict[str, str] = {
         "boundary of a phase, and a storage keeps the strongest one: parameters, then optimizer, then gradients."
     ),
     "activations": (
-        "Storages made by a forward pass or a recomputation which autograd, or the frame of a checkpoint, saved for a "
-        "backward pass."
+        "Storages which autograd, or the frame of a checkpoint, saved for a backward pass, wherever they were made: by "
+        "a forward pass, a recomputation, or a backward pass that is itself to be differentiated. One that is still "
+        "kept when its step has ended becomes retained."
     ),
     "retained": (
         "Any other storage without an identity that outlives the phase that made it, such as logits or a loss that "
@@ -33,7 +34,8 @@ DEFINITIONS: dict[str, str] = {
     "temporaries": "What is made and freed inside one phase, the optimizer's scratch included.",
     "buffers, inputs, ema, other": (
         "The module's buffers, the batch, a moving average of the weights, and what is left; the random states that "
-        "checkpointing stashes are other. They are shown, never folded away."
+        "checkpointing stashes are other, and so are the numbers of Python (8 bytes each) that autograd keeps of an "
+        "expression. They are shown, never folded away."
     ),
     "device peak": (
         "The device allocator's own peak over a step that was not traced, after a reset. It equals the ledger's peak "
@@ -65,6 +67,11 @@ DEFINITIONS: dict[str, str] = {
     "FLOPs": (
         "Floating-point operations of the ops with a known formula (a multiply-add is two), by phase, in the same "
         "traced steps; a step of a block-wise method is the mean over its blocks. Ops without a formula are named."
+    ),
+    "attention kernel": (
+        "The family of kernel that computed attention: flash, efficient, cudnn, or math for products and a softmax of "
+        "their own. Flash and efficient compute the scores again in the backward and count as doing so; math keeps "
+        "them. FLOPs and activations of two runs compare within one family."
     ),
     "train time": (
         "Wall time of the training loop as it ran, evaluations left out, whatever other cells ran beside it. It says "

@@ -17,6 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
+from dbbench.errors import BadInput
 from dbbench.report.palette import Fill
 from dbbench.results.store import write_atomically
 
@@ -53,6 +54,12 @@ _RC: dict[Any, Any] = {
     "text.parse_math": False,  # a variant may be called "a$b$"
 }
 
+#: What is written into a file of each kind: nothing that another build would write otherwise.
+_METADATA: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+
 
 class NothingToDraw(Exception):
     """A figure has no data; its text says which, and stands in the report in the figure's place."""
@@ -76,11 +83,18 @@ def blank(width_inches: float, height_inches: float) -> Figure:
 
 def save(figure: Figure, stem: Path) -> None:
     """Write ``stem.png`` (200 dpi) and ``stem.pdf`` (fonts embedded as Type 42), without dates or versions."""
-    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"Creator": None, "Producer": None})):
-        dated: dict[str, Any] = {"CreationDate": None} if suffix == ".pdf" else {}
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=PNG_DPI, metadata={**metadata, **dated})
-        write_atomically(stem.with_suffix(suffix), buffer.getvalue())
+    for suffix in _METADATA:
+        save_as(figure, stem.with_suffix(suffix))
+
+
+def save_as(figure: Figure, path: Path) -> None:
+    """Write the one file ``path``, PNG or PDF by its suffix. Raises BadInput for another suffix."""
+    suffix = path.suffix.lower()
+    if suffix not in _METADATA:
+        raise BadInput(f"{path}: a figure is a {' or a '.join(_METADATA)} file, not '{path.suffix}'")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix[1:], dpi=PNG_DPI, metadata=_METADATA[suffix])
+    write_atomically(path, buffer.getvalue())
 
 
 def width_points(figure: Figure, words: str) -> float:

@@ -1,4 +1,7 @@
-"""Live bytes over one training step, by role, with the phases behind them and the peak marked: a panel a method."""
+"""Live bytes over one training step, by role, with the phases behind them and the peak marked.
+
+`draw` shows a run, a panel a method; `draw_step` one step alone, at a size that can be read.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,26 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.palette import PHASE_TINTS, ROLE_FILLS, ROLE_NAMES
 from dbbench.report.run import Run
+from dbbench.results.holdings import training_steps
 from dbbench.results.record import Record
 from dbbench.results.roles import PHASES, ROLES
 
 _PANELS = 6
 _PANEL_INCHES = 1.55
+_STEP_INCHES = 2.9
 _BINS = 250
 
 
 @dataclass(frozen=True)
 class Step:
-    """One traced step replayed: ``live`` is [events + 1, roles] in bytes, row 0 what was resident before it."""
+    """One traced step replayed: ``live`` is [events + 1, roles] in bytes, row 0 what was resident before it.
+
+    ``place_at_peak`` is the op of the event that reached the peak and the module of what it made, '' at the opening.
+    """
 
     live: np.ndarray
     phases: list[str]
+    place_at_peak: str = ""
 
     @property
     def total(self) -> np.ndarray:
@@ -51,8 +60,7 @@ class Step:
 
 def replay(trace: pd.DataFrame) -> Step:
     """Return the step of a trace that holds the peak (the first on ties); inference is no training step."""
-    trace = trace[trace["phase"] != "inference"]
-    steps = [_replay_step(step) for _, step in trace.groupby("step", sort=True)]
+    steps = [_replay_step(step) for step in training_steps(trace)]
     if not steps:
         raise NothingToDraw("a trace holds no training step")
     return max(steps, key=lambda step: step.total.max())
@@ -67,7 +75,13 @@ def _replay_step(rows: pd.DataFrame) -> Step:
     changes[np.arange(len(rows)), roles] = sizes
     before = changes[resident].sum(axis=0, keepdims=True)
     live = np.concatenate([before, before + changes[~resident].cumsum(axis=0)])
-    return Step(live, rows.loc[~resident, "phase"].astype(str).tolist())
+    events = rows[~resident]
+    peak_event = int(live.sum(axis=1).argmax())
+    place = ""
+    if peak_event:
+        op, module = (str(events[name].iloc[peak_event - 1]) for name in ("op", "module"))
+        place = f"{op} in {module}" if module else op
+    return Step(live, events["phase"].astype(str).tolist(), place)
 
 
 def draw(run: Run, table: pd.DataFrame) -> Figure:
@@ -81,16 +95,7 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
     columns = 1 if len(panels) == 1 else 2 if len(panels) in (2, 4) else 3
     rows = -(-len(panels) // columns)
     figure = blank(DOUBLE_COLUMN_INCHES, 1.0)
-    present = np.concatenate([step.live.max(axis=0, keepdims=True) for _, _, step in panels]).max(axis=0)
-    handles = [swatch(ROLE_FILLS[role], ROLE_NAMES[role]) for role, most in zip(ROLES, present, strict=True) if most]
-    phases = {phase for _, _, step in panels for phase in step.phases}
-    handles += [
-        Patch(facecolor=PHASE_TINTS[phase], edgecolor="#999999", linewidth=0.4, label=f"phase: {phase}")
-        for phase in PHASES
-        if phase in phases
-    ]
-    legend = legend_below(figure, handles, 72 * (DOUBLE_COLUMN_INCHES - 0.1))
-    foot = height_inches(figure, legend) + 0.45
+    foot = _legend_inches(figure, [step for _, _, step in panels])
     height = foot + rows * (_PANEL_INCHES + 0.35)
     figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
     grid = figure.subplots(
@@ -110,12 +115,52 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
     ceiling = max(float(step.total.max()) for _, _, step in panels) / MIB * 1.22
     for axes, (label, record, step) in zip(grid.flat, panels, strict=False):
         axes.set_ylim(0, ceiling)
-        _panel(figure, axes, label, record, step)
+        row = record.row
+        block = f" (block {row.peak_block})" if (row.blocks or 1) > 1 and row.peak_block is not None else ""
+        _panel(figure, axes, label + block, step)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
+    _name_axes(figure, foot, height)
+    return figure
+
+
+def draw_step(frame: pd.DataFrame, title: str = "", at_peak: str = "") -> Figure:
+    """Return the timeline of the step of a classified frame that holds the peak (the first on ties).
+
+    ``at_peak`` is what ran then, such as ``aten.mm in layers.3``; by default the maker of what was allocated last.
+    Raises NothingToDraw where the frame holds no training step.
+    """
+    step = replay(frame)
+    figure = blank(DOUBLE_COLUMN_INCHES, 1.0)
+    foot = _legend_inches(figure, [step])
+    height = foot + _STEP_INCHES + 0.3
+    figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
+    left, right = 0.075, 0.965  # room for half of the last tick's label
+    axes = figure.add_axes((left, foot / height, right - left, _STEP_INCHES / height))
+    axes.set_ylim(0, max(float(step.total.max()) / MIB, 1e-6) * 1.22)
+    _panel(figure, axes, title, step, at_peak or step.place_at_peak)
+    _name_axes(figure, foot, height)
+    return figure
+
+
+def _legend_inches(figure: Figure, steps: list[Step]) -> float:
+    """Put the roles and phases that the steps have at the foot of a figure; return the room below the panels."""
+    present = np.concatenate([step.live.max(axis=0, keepdims=True) for step in steps]).max(axis=0)
+    handles = [swatch(ROLE_FILLS[role], ROLE_NAMES[role]) for role, most in zip(ROLES, present, strict=True) if most]
+    phases = {phase for step in steps for phase in step.phases}
+    handles += [
+        Patch(facecolor=PHASE_TINTS[phase], edgecolor="#999999", linewidth=0.4, label=f"phase: {phase}")
+        for phase in PHASES
+        if phase in phases
+    ]
+    if not handles:
+        raise NothingToDraw("the step neither held nor made a byte")
+    return height_inches(figure, legend_below(figure, handles, 72 * (DOUBLE_COLUMN_INCHES - 0.1))) + 0.45
+
+
+def _name_axes(figure: Figure, foot: float, height: float) -> None:
     figure.supylabel("live tensor bytes (MiB)", x=0.004, y=(foot / height + 1) / 2, fontsize="medium", va="center")
     figure.supxlabel("allocations and frees of one training step, in order", y=(foot - 0.4) / height, fontsize="medium")
-    return figure
 
 
 def _chosen(run: Run) -> list[tuple[str, Record, Step]]:
@@ -140,7 +185,7 @@ def _chosen(run: Run) -> list[tuple[str, Record, Step]]:
     return found
 
 
-def _panel(figure: Figure, axes: Axes, label: str, record: Record, step: Step) -> None:
+def _panel(figure: Figure, axes: Axes, title: str, step: Step, at_peak: str = "") -> None:
     events = len(step.phases)
     starts = [0] + [i for i, (one, two) in enumerate(pairwise(step.phases), 1) if one != two] + [events]
     for start, end in pairwise(starts):
@@ -167,8 +212,12 @@ def _panel(figure: Figure, axes: Axes, label: str, record: Record, step: Step) -
     axes.plot(x, peak / MIB, marker="v", color="black", markersize=3.5, zorder=3, clip_on=False)
     side = "left" if x < 0.33 * events else "right" if x > 0.67 * events else "center"
     phase = step.phases[x - 1] if x else "before the step"
+    width = axes.get_window_extent(figure.canvas.get_renderer()).width * 72 / figure.dpi  # type: ignore[attr-defined]
+    words = f"{text.mib(peak)} MiB, {phase}"
+    if at_peak:
+        words += f"\n{shortened(figure, text.printable(at_peak), width / 2)}"
     axes.annotate(
-        f"{text.mib(peak)} MiB, {phase}",
+        words,
         (x, peak / MIB),
         xytext=(0, 4),
         textcoords="offset points",
@@ -177,13 +226,7 @@ def _panel(figure: Figure, axes: Axes, label: str, record: Record, step: Step) -
         zorder=4,
     )
     axes.set_xlim(0, max(events, 1))
-    block = (
-        f" (block {record.row.peak_block})"
-        if (record.row.blocks or 1) > 1 and record.row.peak_block is not None
-        else ""
-    )
-    width = axes.get_window_extent(figure.canvas.get_renderer()).width * 72 / figure.dpi  # type: ignore[attr-defined]
-    axes.set_title(shortened(figure, label + block, width), loc="left", pad=3)
+    axes.set_title(shortened(figure, text.printable(title), width), loc="left", pad=3)
     axes.locator_params(axis="x", nbins=4)
 
 

@@ -1,7 +1,7 @@
 """The figures of a report, each a PNG for the screen and a PDF for the paper.
 
-`FIGURES` names them in the order of the report; a drawing is a function of the run and its comparison table, and
-raises `NothingToDraw` where there is nothing to show.
+`FIGURES` names them in the order of the report, and `CUDA_FIGURES` those that only a run on CUDA has. A drawing is a
+function of the run and its comparison table, and raises `NothingToDraw` where there is nothing to show.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dbbench.report import figure_flops, figure_learning, figure_memory_split, figure_pareto, figure_timeline
+from dbbench.report import (
+    figure_flops,
+    figure_learning,
+    figure_memory_split,
+    figure_pareto,
+    figure_timeline,
+    figure_waterfall,
+)
 from dbbench.report.figure_style import NothingToDraw, page, save
 from dbbench.report.run import Run
 
@@ -45,6 +52,19 @@ FIGURES: dict[str, tuple[Drawing, str]] = {
     ),
 }
 
+CUDA_FIGURES: dict[str, tuple[Drawing, str]] = {
+    "waterfall": (
+        figure_waterfall.draw,
+        "From the ledger's peak to what NVML books on the process: what kernels ask for besides, the allocator's "
+        "rounding, what it keeps free or cannot use, and the CUDA context with its libraries.",
+    ),
+}
+
+
+def figures_of(table: pd.DataFrame) -> dict[str, tuple[Drawing, str]]:
+    """Return the figures that a run's report has; on a run without a cell on CUDA those of CUDA are not missing."""
+    return FIGURES | (CUDA_FIGURES if (table["source"] == "cuda").any() else {})
+
 
 def write_figures(run: Run, table: pd.DataFrame) -> dict[str, str]:
     """Write ``figures/<name>.png`` and ``.pdf``; return ``{name: reason}`` of those that had nothing to draw.
@@ -52,7 +72,7 @@ def write_figures(run: Run, table: pd.DataFrame) -> dict[str, str]:
     An older drawing of such a figure is removed, for it would show another run than the tables do.
     """
     missing = {}
-    for name, (draw, _) in FIGURES.items():
+    for name, (draw, _) in figures_of(table).items():
         stem: Path = run.folder.path / "figures" / name
         with page():
             try:

@@ -61,6 +61,15 @@ FLOP_FILLS: dict[str, Fill] = {
     "recompute": Fill("#E69F00", "////"),
 }
 
+#: The way from the ledger's peak to what the driver books on the process; ordered in grey.
+STAGE_FILLS: dict[str, Fill] = {
+    "ledger peak": Fill("#0072B2", ""),
+    "kernel workspace": Fill("#009E73", r"\\\\"),
+    "rounding": Fill("#E69F00", ""),
+    "cache and fragmentation": Fill("#56B4E9", "////"),
+    "context and libraries": Fill("#BBBBBB", ""),
+}
+
 _SOLID = (0, ())
 _KNOWN = {
     "backprop": Stroke("#000000", "o", _SOLID),

@@ -17,7 +17,7 @@ from dbbench.errors import BadInput
 from dbbench.report import sections, tables, text
 from dbbench.report.figure_style import NothingToDraw
 from dbbench.report.figure_timeline import replay
-from dbbench.report.figures import FIGURES, write_figures
+from dbbench.report.figures import figures_of, write_figures
 from dbbench.report.run import Run, load
 from dbbench.report.verdict import LEVEL, bullets, verdict
 from dbbench.results.roles import ROLES
@@ -78,7 +78,7 @@ def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> 
     if (table["status"] != "ok").any():
         parts += ["## Cells that did not finish", tables.markdown_failed(table)]
     parts += ["## Budget", sections.budget(table)]
-    parts += ["## Figures", *_figures(undrawn)]
+    parts += ["## Figures", *_figures(table, undrawn)]
     parts += ["## Set-up of each variant", sections.set_up(run, table)]
     parts += ["## Other metrics, and other ways of predicting", sections.other_metrics(run)]
     parts += ["## Inference, device and energy", sections.other_costs(table)]
@@ -89,9 +89,9 @@ def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(undrawn: dict[str, str]) -> list[str]:
+def _figures(table: pd.DataFrame, undrawn: dict[str, str]) -> list[str]:
     found = []
-    for name, (_, caption) in FIGURES.items():
+    for name, (_, caption) in figures_of(table).items():
         title = name.replace("_", " ")
         if name in undrawn:
             found.append(f"*{title}*: not drawn, {text.escaped(undrawn[name])}.")

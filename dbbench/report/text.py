@@ -17,6 +17,11 @@ def mib(size_bytes: Any) -> str:
     return "<0.01" if 0 < size_bytes < 0.005 * _MIB else f"{size_bytes / _MIB:,.2f}"
 
 
+def signed_mib(size_bytes: int) -> str:
+    """A difference in bytes as MiB, its sign always written."""
+    return f"−{mib(-size_bytes)}" if size_bytes < 0 else f"+{mib(size_bytes)}"
+
+
 def times(ratio: Any) -> str:
     """A ratio to the reference, e.g. ``0.53×``."""
     return MISSING if pd.isna(ratio) else f"{ratio:.2f}×"

@@ -97,6 +97,7 @@ class Row(BaseModel):
     flops_step: int | None = None
     flops_train_total: int | None = None
     flops_inference: int | None = None
+    attention_kernel: str | None = None
     uncounted_ops: str | None = None
     # what it learnt and what that took
     metric: str | None = None

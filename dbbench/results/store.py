@@ -13,7 +13,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from dbbench.errors import BadInput
 from dbbench.results.frames import metrics_frame, results_frame
+from dbbench.results.holdings import LATER_COLUMNS, with_makers
 from dbbench.results.record import SCHEMA_VERSION, Held, Record, Timing
 from dbbench.results.roles import ROLES
 
@@ -44,6 +45,8 @@ TRACE_SCHEMA = pa.schema(
         ("op", _WORD),
         ("storage", pa.int64()),
         ("bytes", pa.int64()),
+        ("made_by", _WORD),
+        ("holder", _WORD),
     ]
 )
 CURVES_SCHEMA = pa.schema(
@@ -85,7 +88,7 @@ class RunFolder:
 
     def write_timing(self, timing: Timing) -> None:
         """Write ``timing/<hash>.json``."""
-        write_atomically(self.path / "timing" / f"{timing.config_hash}.json", _to_json(timing))
+        write_atomically(self.path / "timing" / f"{timing.config_hash}.json", to_json(timing))
 
     def read_timings(self) -> tuple[list[Timing], list[str]]:
         """Return the intact timings, ordered by hash, and one line for each file that is not one."""
@@ -97,19 +100,19 @@ class RunFolder:
         Columns as `TRACE_SCHEMA`. A step opens with rows of phase ``resident`` for what was live already; then
         ``bytes`` is positive for an allocation, negative for a free.
         """
-        write_atomically(self._trace_path(config_hash), _to_parquet(frame, TRACE_SCHEMA))
+        write_trace(self._trace_path(config_hash), frame)
 
     def read_trace(self, config_hash: str) -> pd.DataFrame | None:
         """Return the trace of a cell, None where it left none. Raises BadInput when the file is torn."""
-        return _from_parquet(self._trace_path(config_hash), TRACE_SCHEMA)
+        return read_trace(self._trace_path(config_hash))
 
     def write_curves(self, config_hash: str, frame: pd.DataFrame) -> None:
         """Write ``curves/<hash>.parquet``: losses and metrics over the budget, columns as `CURVES_SCHEMA`."""
-        write_atomically(self._curves_path(config_hash), _to_parquet(frame, CURVES_SCHEMA))
+        write_atomically(self._curves_path(config_hash), to_parquet(frame, CURVES_SCHEMA))
 
     def read_curves(self, config_hash: str) -> pd.DataFrame | None:
         """Return the curves of a cell, None where it left none. Raises BadInput when the file is torn."""
-        return _from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
+        return from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
 
     def write_run(self, info: dict[str, Any]) -> None:
         """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
@@ -146,8 +149,8 @@ class RunFolder:
         variants = self.variants()
         results = results_frame(records, timings, variants)
         metrics = metrics_frame(records, variants)
-        write_atomically(self.path / "results.parquet", _to_parquet(results))
-        write_atomically(self.path / "metrics.parquet", _to_parquet(metrics))
+        write_atomically(self.path / "results.parquet", to_parquet(results))
+        write_atomically(self.path / "metrics.parquet", to_parquet(metrics))
         write_atomically(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n").encode())
 
     def _trace_path(self, config_hash: str) -> Path:
@@ -197,8 +200,11 @@ def write_atomically(path: Path, body: bytes) -> None:
         raise
 
 
-def _to_json(model: BaseModel) -> bytes:
-    """A line a key, and a line an element of a list: full indentation would spend half of 20 KiB on spaces."""
+def to_json(model: BaseModel) -> bytes:
+    """Return ``model`` as JSON: a line a key, and a line an element of a list.
+
+    Full indentation would spend half of 20 KiB on spaces.
+    """
     lines = []
     for key, value in model.model_dump(mode="json").items():
         body = json.dumps(value, ensure_ascii=False)
@@ -210,14 +216,14 @@ def _to_json(model: BaseModel) -> bytes:
 
 def _fitted(record: Record) -> tuple[Record, bytes]:
     """Trim ``record`` until its JSON fits: first the holders, largest kept, then a runaway error text."""
-    body = _to_json(record)
+    body = to_json(record)
     if len(body) <= RECORD_LIMIT_BYTES:
         return record, body
     record = _most(len(record.held_at_peak), lambda keep: _with_largest_holders(record, keep))
-    if len(_to_json(record)) > RECORD_LIMIT_BYTES and record.row.error:
+    if len(to_json(record)) > RECORD_LIMIT_BYTES and record.row.error:
         whole = record
         record = _most(len(whole.row.error or ""), lambda keep: _with_shorter_error(whole, keep))
-    body = _to_json(record)
+    body = to_json(record)
     if len(body) > RECORD_LIMIT_BYTES:
         raise ValueError(f"record {record.row.config_hash} is {len(body)} bytes after trimming, over 20 KiB")
     return record, body
@@ -227,7 +233,7 @@ def _most(count: int, trimmed: Callable[[int], Record]) -> Record:
     """Return ``trimmed(k)`` for the largest k up to ``count`` that fits, ``trimmed(0)`` where none does."""
 
     def too_large(keep: int) -> bool:
-        return len(_to_json(trimmed(keep))) > RECORD_LIMIT_BYTES
+        return len(to_json(trimmed(keep))) > RECORD_LIMIT_BYTES
 
     return trimmed(max(0, bisect.bisect_left(range(count + 1), True, key=too_large) - 1))
 
@@ -296,7 +302,20 @@ def _roles_against_peak(record: Record) -> str:
     return "" if total == record.row.peak_bytes else f"roles sum to {total} bytes, the peak is {record.row.peak_bytes}"
 
 
-def _to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
+def write_trace(path: Path, frame: pd.DataFrame) -> None:
+    """Write classified memory events to ``path``, columns as `TRACE_SCHEMA`."""
+    write_atomically(path, to_parquet(with_makers(frame), TRACE_SCHEMA))
+
+
+def read_trace(path: Path) -> pd.DataFrame | None:
+    """Return what `write_trace` wrote, None where there is none; a trace of before ``made_by`` and ``holder`` gets them
+    from `with_makers`. Raises BadInput when the file is torn."""
+    frame = from_parquet(path, TRACE_SCHEMA, optional=LATER_COLUMNS)
+    return None if frame is None else with_makers(frame)
+
+
+def to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
+    """Return ``frame`` as the bytes of a parquet file, with the columns of ``schema`` where one is given."""
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     buffer = io.BytesIO()
     # without pandas' own metadata the bytes depend on the data alone, not on the versions that wrote it
@@ -304,7 +323,11 @@ def _to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def _from_parquet(path: Path, schema: pa.Schema) -> pd.DataFrame | None:
+def from_parquet(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.DataFrame | None:
+    """Return the columns of ``schema`` from the file at ``path``, None where there is no file.
+
+    Raises BadInput, one line, when it is torn or lacks a column that is not ``optional``.
+    """
     if not path.exists():
         return None
     try:
@@ -312,6 +335,7 @@ def _from_parquet(path: Path, schema: pa.Schema) -> pd.DataFrame | None:
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{path.parent.name}/{path.name}: torn or no parquet ({error})") from error
     missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise BadInput(f"{path.parent.name}/{path.name}: lacks the column '{missing[0]}'")
-    return table.select(schema.names).to_pandas()
+    needed = [name for name in missing if name not in optional]
+    if needed:
+        raise BadInput(f"{path.parent.name}/{path.name}: lacks the column '{needed[0]}'")
+    return table.select([name for name in schema.names if name not in missing]).to_pandas()

@@ -24,8 +24,9 @@ class Window:
 class Trace:
     """Events in order, and what was learnt of each storage on the way.
 
-    Storages are numbered from 0 by first sight. ``outlived`` holds those that were alive when the phase that made
-    them ended; ``saved`` those that autograd or a checkpoint's frame kept for a backward.
+    Storages are numbered from 0 by first sight. ``saved`` says why autograd or a checkpoint's frame kept one for a
+    backward; ``outlived`` holds those that were alive when the phase that made them ended, with the name in Python
+    that held them then (None: not looked for yet); ``unseen`` those that were there before the ledger opened.
     """
 
     device: str
@@ -41,7 +42,7 @@ class Trace:
     birth_op: list[int] = field(default_factory=list)
     # what is known of some storages: (role, name) by identity, strongest so far
     identity: dict[int, tuple[str, str]] = field(default_factory=dict)
-    saved: set[int] = field(default_factory=set)
+    saved: dict[int, str] = field(default_factory=dict)
     casts: set[int] = field(default_factory=set)
     outlived: dict[int, str | None] = field(default_factory=dict)
     unseen: dict[int, int] = field(default_factory=dict)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dbbench.measure.ledger import Ledger
+from dbbench.measure.ledger import BareLedger as Ledger
 from dbbench.networks.base import InputShape
 from dbbench.networks.vit import ViT
 

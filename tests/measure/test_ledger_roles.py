@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dbbench.measure.account import Account
 from dbbench.measure.device import CpuWatch
-from dbbench.measure.ledger import Ledger
+from dbbench.measure.ledger import BareLedger as Ledger
 from dbbench.phases import phase
 
 WIDTH, BATCH = 32, 16

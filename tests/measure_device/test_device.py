@@ -136,7 +136,17 @@ def test_the_cpu_watch_reads_the_allocators_peak_of_marked_steps_alone() -> None
             d = torch.empty(10)
     assert held.numel() + b.numel() + c.numel() + d.numel() == 1_360
     assert seen.peaks.device_peak_bytes == 4_000 + 2_000 + 1_000
+    assert seen.peaks.peak_op == "aten.empty"
     assert seen.peaks.allocated_bytes is seen.peaks.reserved_bytes is seen.peaks.nvml_process_peak_bytes is None
+
+
+def test_the_op_at_the_peak_is_named() -> None:
+    """A kernel's scratch would be bytes of nobody: a convolution's backward rearranges its operands."""
+    x = torch.randn(4, 8, 16, 16, requires_grad=True)
+    weight = torch.randn(8, 8, 3, 3, requires_grad=True)
+    with CpuWatch() as seen, seen.step():
+        torch.nn.functional.conv2d(x, weight, padding=1).sum().backward()
+    assert seen.peaks.peak_op == "aten.convolution_backward"
 
 
 def test_a_failing_step_leaves_no_figure() -> None:

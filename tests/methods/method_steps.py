@@ -15,7 +15,7 @@ from dbbench.harness.resolve import Resolved, resolve_cell
 from dbbench.harness.tracing import rehearsal
 from dbbench.harness.training import Loop
 from dbbench.measure.account import Account
-from dbbench.measure.ledger import Ledger
+from dbbench.measure.ledger import BareLedger as Ledger
 from dbbench.methods.base import Method, Plan
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, TaskChoice
 from dbbench.tasks.base import Task

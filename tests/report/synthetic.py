@@ -262,7 +262,9 @@ def trace_of(
                 rows.append((step, 0, "recompute", "temporaries", f"layers.{i}", "aten.mm", 300 + i, -(size // 2)))
         rows += [(step, 0, "optimizer", role, "head", "aten.mm", 200, -size) for role, size in extra.items()]
     names = ["step", "block", "phase", "role", "module", "op", "storage", "bytes"]
-    return pd.DataFrame(rows, columns=names)
+    frame = pd.DataFrame(rows, columns=names)
+    maker = frame["op"].where(frame["phase"] != "resident", "weight")
+    return frame.assign(made_by=maker, holder="")
 
 
 def curves_of(record: Record) -> pd.DataFrame:

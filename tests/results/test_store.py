@@ -28,6 +28,8 @@ TRACE = pd.DataFrame(
         "op": ["(resident)", "aten.mm", "aten.mm"],
         "storage": [0, 1, 1],
         "bytes": [2**40, 512, -512],
+        "made_by": ["weight", "aten.mm", "aten.mm"],
+        "holder": ["", "input of relu in layers.1", "input of relu in layers.1"],
     }
 )
 
@@ -192,7 +194,8 @@ def test_a_trace_reads_back_with_its_types(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write_trace("a", TRACE)
     read = folder.read_trace("a")
-    assert read.astype(dict.fromkeys(("phase", "role", "module", "op"), "str")).to_dict("list") == TRACE.to_dict("list")
+    words = dict.fromkeys(("phase", "role", "module", "op", "made_by", "holder"), "str")
+    assert read.astype(words).to_dict("list") == TRACE.to_dict("list")
     types = {field.name: str(field.type) for field in pq.read_schema(tmp_path / "traces" / "a.parquet")}
     assert types["bytes"] == "int64"
     assert types["step"] == "int32"

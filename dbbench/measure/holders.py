@@ -1,0 +1,185 @@
+"""Who in Python holds a storage: a search through the variables of the running functions, inner ones last.
+
+What a name leads to is followed through containers, attributes, closures and hooks; then the autograd graphs of the
+tensors met on the way. It looks only when some storage wants a name, so an ordinary step pays for its logits and loss.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dbbench.measure import private
+
+NOBODY = "(no name in Python)"
+_SHALLOW, _DEEP = 2, 7
+_MOST_OBJECTS = 50_000
+_LEAST_BYTES = 1024
+#: Functions and objects that hold tensors only because they measure.
+_OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
+_LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
+#: Tables of a module that lead to code of others.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) -> dict[int, str]:
+    """Return ``{number: name}`` for those of ``wanted`` that a variable leads to.
+
+    ``wanted`` maps a storage's address to its (number, bytes), ``frame`` is the innermost one to look at. First come
+    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to; the
+    last, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
+    """
+    search = _Search({address: number for address, (number, _) in wanted.items()})
+    mine, torchs = _frames(frame)
+    for one in mine:
+        search.look_in(one, _SHALLOW)
+    search.follow_graphs()
+    for one in torchs:
+        search.look_in(one, _SHALLOW)
+    if max((wanted[address][1] for address in search.wanted), default=0) >= _LEAST_BYTES:
+        search.start_again()
+        for one in mine:
+            search.look_in(one, _DEEP)
+        search.follow_graphs()
+    return search.found
+
+
+def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
+    """Return the frames outward from ``frame``: those of everybody's functions, and those of torch's; ours in none."""
+    mine: list[FrameType] = []
+    torchs: list[FrameType] = []
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("torch."):
+            torchs.append(frame)
+        elif not module.startswith(_OURS):
+            mine.append(frame)
+        frame = frame.f_back
+    return mine, torchs
+
+
+class _Search:
+    def __init__(self, wanted: dict[int, int]) -> None:
+        self.wanted = wanted
+        self.found: dict[int, str] = {}
+        self._graphs: list[tuple[str, Any]] = []
+        self._seen: set[int] = set()
+
+    def start_again(self) -> None:
+        """Forget what was visited."""
+        self._seen.clear()
+
+    def look_in(self, frame: FrameType, most: int) -> None:
+        """Follow a function's variables to the depth ``most``."""
+        if not self.wanted:
+            return
+        where = frame.f_code.co_qualname
+        kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
+        queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in _locals(frame))
+        while queue and self.wanted and len(self._seen) < _MOST_OBJECTS:
+            path, value, depth = queue.popleft()
+            if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
+                continue
+            self._seen.add(id(value))
+            if isinstance(value, Tensor):
+                self._meet(f"{kind} '{path}' in {place}", value)
+            elif depth < most and (most > _SHALLOW or not isinstance(value, torch.nn.Module)):
+                queue.extend((name, inner, depth + 1) for name, inner in _parts(path, value))
+
+    def _meet(self, name: str, tensor: Tensor) -> None:
+        for storage, _ in private.storages(tensor):
+            self._name(storage._cdata, name)
+        node = private.node_of(tensor)
+        if node is not None:
+            self._graphs.append((f"graph of {name}", node))
+        if tensor.is_leaf and tensor.grad is not None:
+            self._meet(name.replace("' in ", ".grad' in ", 1), tensor.grad)
+
+    def _name(self, address: int, name: str) -> None:
+        number = self.wanted.pop(address, None)
+        if number is not None:
+            self.found[number] = name
+
+    def follow_graphs(self) -> None:
+        """Look at what the nodes behind the tensors that were met keep."""
+        seen: set[int] = set()
+        for name, root in self._graphs:
+            for node in private.nodes_behind(root, seen):
+                if not self.wanted:
+                    return
+                for kept in private.saved_by(node):
+                    self._keep(kept, name)
+                if private.is_custom_function(node):
+                    for key, value in node.__dict__.items():
+                        self._keep(value, f"ctx.{key} of {type(node).__name__.removesuffix('Backward')} in the {name}")
+        self._graphs.clear()
+
+    def _keep(self, kept: Any, name: str) -> None:
+        for item in kept if isinstance(kept, (tuple, list)) else (kept,):
+            if isinstance(item, Tensor):
+                for storage, _ in private.storages(item):
+                    self._name(storage._cdata, name)
+
+
+def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (name, object) of what ``value`` holds."""
+    if isinstance(value, dict):
+        # a model's output is a dict whose keys are its attributes too
+        attribute = type(value) is not dict
+        for key, inner in list(value.items()):
+            named = attribute and isinstance(key, str) and key.isidentifier()
+            yield (f"{path}.{key}" if named else f"{path}[{_spelled(key)}]"), inner
+    elif isinstance(value, (list, tuple, deque)):
+        for i, inner in enumerate(list(value)):
+            yield f"{path}[{i}]", inner
+    elif isinstance(value, (set, frozenset)):
+        for inner in list(value):
+            yield f"{path}{{…}}", inner
+    elif isinstance(value, types.MethodType):
+        yield f"{path}.__self__", value.__self__
+    elif isinstance(value, types.FunctionType):
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            try:
+                yield f"{path}.<{name}>", cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+    elif isinstance(value, torch.nn.Module):
+        yield from _parts_of_module(path, value)
+    elif isinstance(value, torch.optim.Optimizer):
+        yield f"{path}.state", dict(value.state)
+    elif isinstance(getattr(value, "__dict__", None), dict):
+        for key, inner in list(vars(value).items()):
+            yield f"{path}.{key}", inner
+
+
+def _spelled(key: Any) -> str:
+    """Spell a key of a dict; what is no plain value is named by its class, for its text may be long, or an op."""
+    return f"{key!s:.40}" if isinstance(key, (str, int, float, tuple, type(None))) else f"a {type(key).__name__}"
+
+
+def _parts_of_module(path: str, module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for key, inner in list(vars(module).items()):
+        if key in ("_parameters", "_buffers", "_modules"):
+            yield from ((f"{path}.{name}", part) for name, part in list(inner.items()))
+        elif key in _HOOKS:
+            yield from ((f"hook of {path}", hook) for hook in list(inner.values()))
+        elif not key.startswith("_") or key == "__wrapped__":
+            yield f"{path}.{key}", inner
+
+
+def _locals(frame: FrameType) -> list[tuple[str, Any]]:
+    """Return a function's variables without leaving it a copy: before Python 3.13 a frame keeps the one it is asked
+    for, and with it every tensor that the function lets go of afterwards."""
+    found = frame.f_locals
+    items = list(found.items())
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        found.clear()
+    return items

@@ -1,0 +1,284 @@
+"""``dbbench.Ledger``: the memory of anybody's training step, by role, module and op.
+
+with dbbench.Ledger(model, optimizer, inputs=batch) as ledger:
+    loss = model(**batch).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print(ledger.peak)
+print(ledger.table())
+ledger.plot("step.png")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+import dbbench
+from dbbench.errors import BadInput
+from dbbench.measure.account import Account
+from dbbench.measure.census import copies_of
+from dbbench.measure.identity import tensors_in
+from dbbench.measure.ledger import BareLedger, collector_at_rest
+from dbbench.measure.private import FakeTensor, in_fake_mode
+from dbbench.profile.diff import Diff, diff
+from dbbench.profile.table import MemoryTable
+from dbbench.results.profile import Profile, StepFigures, read_profile
+from dbbench.results.record import Held
+from dbbench.results.trace import Window
+
+Models = nn.Module | Sequence[nn.Module] | Mapping[str, nn.Module]
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | Mapping[str, torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest number of live bytes at any instant of the step, and what they are.
+
+    ``split`` is by role and sums to ``bytes``; ``held`` is by role, module, op and holder, largest first, and sums to
+    it too. ``module`` and ``op`` made the allocation that reached it.
+    """
+
+    bytes: int
+    phase: str | None
+    step: int | None
+    block: int | None
+    module: str
+    op: str
+    split: dict[str, int]
+    held: list[Held]
+
+    def __str__(self) -> str:
+        parts = sorted(((size, role) for role, size in self.split.items() if size), reverse=True)
+        split = ", ".join(f"{role.replace('_', ' ')} {size / 2**20:.2f}" for size, role in parts)
+        where = f"{self.phase}, step {self.step}, {self.op or 'before any op'}" + (
+            f" in {self.module}" if self.module else ""
+        )
+        return f"{self.bytes / 2**20:.2f} MiB ({self.bytes:,} bytes) in {where}: {split} MiB"
+
+
+class Ledger(BareLedger):
+    """Records what runs inside ``with`` and says what every live byte of it was for.
+
+    ``model`` is a module, a list of them or a dict by name; ``optimizer`` likewise. ``inputs`` (tensors, however
+    nested) and ``ema`` (a module, or tensors) get roles of their own. The whole body counts as one training step unless
+    `step` marks some. ``device`` is ``cpu`` or ``cuda``, by default where the model's parameters are; the parameters of
+    a model made under ``FakeTensorMode`` show that the step is fake. With ``census`` (the default where a model is
+    given) it takes in every tensor that exists already and that Python can see, frozen copies of the model as ``ema``.
+    ``strict`` raises `dbbench.measure.flops.UncountedOps` for an op whose FLOPs it cannot count.
+
+    Raises BadInput for a compiled model, and for a figure asked for while there is none yet.
+    """
+
+    def __init__(
+        self,
+        model: Models | None = None,
+        optimizer: Optimizers | None = None,
+        *,
+        inputs: Any = None,
+        ema: Any = None,
+        device: Literal["cpu", "cuda"] | torch.device | None = None,
+        census: bool | None = None,
+        strict: bool = False,
+    ) -> None:
+        self._models = _by_name(model)
+        self._optimizers = list(_by_name(optimizer).values())
+        self._inputs, self._ema = inputs, ema
+        self._name = ", ".join(type(one).__name__ for one in self._models.values()) or "a step"
+        first = next((p for m in self._models.values() for p in m.parameters()), None)
+        where = torch.device(device) if device is not None else first.device if first is not None else None
+        device_type = "cpu" if where is None else where.type
+        if device_type not in ("cpu", "cuda"):
+            raise BadInput(f"device '{device_type}': the ledger counts the bytes of cpu and cuda")
+        fake = isinstance(first, FakeTensor) or (first is None and in_fake_mode())
+        taking = bool(self._models) if census is None else census
+        super().__init__(device_type, fake=fake, census=taking, strict=strict)
+        self._taking_census = taking
+        self._whole_body = ExitStack()
+        self._accounted: tuple[tuple[int, int], Account] | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self._declare_what_was_given()
+        except BaseException as error:
+            super().__exit__(type(error), error, None)
+            raise
+        return self
+
+    def _declare_what_was_given(self) -> None:
+        averages = list(copies_of(self._models.values())) if self._taking_census else []
+
+        def others() -> Iterable[tuple[str, str, Tensor]]:
+            yield from _named("ema", "ema", self._ema)
+            for name, module in averages:
+                yield from _named("ema", name, module)
+
+        for i, (name, model) in enumerate(self._models.items()):
+            if i == len(self._models) - 1:  # when the parameters of all have their names
+                self.watch(model, lambda: self._optimizers, others, name)
+            else:
+                self.watch(model, name=name)
+        if self._inputs is not None:
+            self.declare("inputs", "inputs", self._inputs)
+        if self._models:
+            self._open_whole_body()
+
+    def _open_whole_body(self) -> None:
+        self._begin()
+        self._whole_body.enter_context(collector_at_rest())
+
+    def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
+        self._whole_body.close()
+        try:
+            super().__exit__(kind, error, *details)
+        finally:  # a ledger that is kept is not to keep the model
+            self._models, self._optimizers, self._inputs, self._ema = {}, [], None, None
+
+    @contextmanager
+    def step(self, step: int | None = None, block: int = 0, kind: str = "step") -> Iterator[None]:
+        """Measure what runs inside as one training step; by default it gets the next number, from 0.
+
+        ``block`` says which part of the network it trains, for methods that train one at a time. With
+        ``kind='inference'`` it is a prediction, which has no part in the peak.
+        """
+        self._whole_body.close()  # the steps are marked, so the body is not one
+        with super().step(step, block, kind):
+            yield
+
+    # -- figures ------------------------------------------------------------------------------------------------
+
+    def account(self) -> Account:
+        """Return the figures as plain numbers, computed once for what has been recorded so far."""
+        recorded = len(self.trace.event_op), len(self.trace.windows)
+        if self._accounted is None or self._accounted[0] != recorded:
+            self._accounted = recorded, super().account()
+        return self._accounted[1]
+
+    @property
+    def peak(self) -> Peak:
+        """The peak of the steps so far; of the whole body once the ``with`` has ended, where no step was marked."""
+        self._require_a_step()
+        found = self.account()
+        return Peak(
+            found.peak_bytes,
+            found.peak_phase,
+            found.peak_step,
+            found.peak_block,
+            found.peak_module,
+            found.peak_op,
+            found.split,
+            found.held,
+        )
+
+    def profile(self, name: str | None = None) -> Profile:
+        """Return all that the ledger knows as one model, which `save` keeps; ``name`` says what was profiled."""
+        self._require_a_step()
+        found = self.account()
+        steps = [
+            _figures(window, most, flops)
+            for (window, most), (_, flops) in zip(found.window_peaks, self.flops, strict=True)
+            if _is_step(window)
+        ]
+        return Profile(
+            name=name or self._name,
+            source="fake" if self.trace.device == "fake" else self.trace.device,  # type: ignore[arg-type]
+            device=torch.cuda.get_device_name() if self.trace.device == "cuda" else "cpu",
+            torch_version=torch.__version__,
+            dbbench_version=dbbench.__version__,
+            peak_bytes=found.peak_bytes,
+            peak_phase=found.peak_phase,
+            peak_step=found.peak_step,
+            peak_block=found.peak_block,
+            peak_module=found.peak_module,
+            peak_op=found.peak_op,
+            split=found.split,
+            own_peaks=found.own_peaks,
+            held=found.held,
+            resident_bytes=found.unseen_bytes,
+            undeclared_bytes=found.undeclared_bytes,
+            steps=steps,
+            attention=self.attention,
+            uncounted=self.uncounted,
+            ended_early=self.ended_early,
+            notes=self._notes(),
+        )
+
+    def table(self, rows: int = 20) -> MemoryTable:
+        """Return the peak, its split and its ``rows`` largest holdings: for ``print``, rich, Markdown or pandas."""
+        return MemoryTable(self.profile(), rows)
+
+    def plot(self, path: Path | str) -> None:
+        """Draw live bytes by role over the step that holds the peak; the suffix of ``path`` is .png or .pdf."""
+        from dbbench.report.figure_style import page, save_as  # matplotlib is slow to import
+        from dbbench.report.figure_timeline import draw_step
+
+        with page():
+            save_as(draw_step(self.timeline(), self._name), Path(path))
+
+    def diff(self, other: BareLedger | Profile | Path | str, rows: int = 20) -> Diff:
+        """Return what grew from this ledger's peak to ``other``'s, largest first.
+
+        ``other`` is a ledger, a profile, or a folder that `save` wrote.
+        """
+        mine = self.profile(), self.timeline()
+        if isinstance(other, Ledger):
+            return diff(mine, (other.profile(), other.timeline()), rows)
+        if isinstance(other, BareLedger):
+            return diff(mine, other.timeline(), rows)
+        return diff(mine, other if isinstance(other, Profile) else read_profile(Path(other)), rows)
+
+    def save(self, folder: Path | str) -> None:
+        """Keep ``profile.json``, ``trace.parquet``, ``summary.md`` and the plot (PNG and PDF) in ``folder``."""
+        from dbbench.profile.folder import save_profile
+
+        save_profile(Path(folder), self.profile(), self.timeline())
+
+    def _require_a_step(self) -> None:
+        if not any(_is_step(window) for window in self.trace.windows):
+            raise BadInput(
+                "the ledger has no finished step yet: ask it after its 'with' block, or after a ledger.step()"
+            )
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._taking_census:
+            notes.append("tensors that were there before are counted as far as Python can see them")
+        elif self.account().unseen_bytes:
+            notes.append("of tensors that were there before, those count that the step touched or that were declared")
+        return notes
+
+
+def _is_step(window: Window) -> bool:
+    return window.kind == "step"
+
+
+def _figures(window: Window, peak_bytes: int, flops: Mapping[str, int]) -> StepFigures:
+    return StepFigures(step=window.step, block=window.block, peak_bytes=peak_bytes, flops=dict(flops))
+
+
+def _by_name(given: Any) -> dict[str, Any]:
+    """Name what was given: one thing '', several by their class (numbered where two share it), a dict's by its keys."""
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return dict(given)
+    if not isinstance(given, (list, tuple)):
+        return {"": given}
+    kinds = [type(one).__name__ for one in given]
+    names = [kind if kinds.count(kind) == 1 else f"{kind}{kinds[:i].count(kind)}" for i, kind in enumerate(kinds)]
+    return dict(zip(names, given, strict=True)) if len(names) > 1 else {"": given[0]} if given else {}
+
+
+def _named(role: str, name: str, thing: Any) -> Iterator[tuple[str, str, Tensor]]:
+    if isinstance(thing, nn.Module):
+        thing = dict([*thing.named_parameters(), *thing.named_buffers()])
+    for path, tensor in tensors_in(thing):
+        yield role, name + path, tensor
