@@ -72,6 +72,15 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class ProfileDevice(StrEnum):
+    """Where a step is profiled; ``fake`` needs no memory and gives no times."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    fake = "fake"
+
+
 @app.command()
 def run(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE", help="A suite file, or a shipped suite's name.")],
@@ -134,6 +143,47 @@ def report(
     if claims is not None:
         for problem in write_claims(runs, claims):
             _console().print(f"claims: {problem}", markup=False)
+
+
+@app.command()
+def profile(
+    target: Annotated[
+        str, typer.Argument(help="MODULE:CALLABLE or FILE.py:CALLABLE; it returns (model, optimizer, step).")
+    ],
+    steps: Annotated[int, typer.Option(min=1, help="Steps to trace.")] = 1,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before them, which make the optimizer's state.")] = 1,
+    device: Annotated[ProfileDevice, typer.Option(help="Where to train; fake needs no memory.")] = ProfileDevice.auto,
+    out: Annotated[Path | None, typer.Option(help="Keep profile, trace, table and figure in this folder.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if an op's FLOPs cannot be counted.")] = False,
+    peak_flops: Annotated[float | None, typer.Option(help="The device's FLOP/s, for MFU and HFU.")] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(help="Keep CUDA's allocations in this file, for torch's memory_viz.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Lines to show of what is held at the peak.")] = 20,
+) -> None:
+    """Profile the memory, FLOPs and time of your own training step.
+
+    CALLABLE takes nothing, or a parameter 'device'; step() trains once. It may also return a dict with these names,
+    'inputs' and 'ema'. The status is 1 if the step raised, or --strict met an op without a FLOP formula.
+    """
+    from dbbench.profile.command import profile_step
+    from dbbench.profile.folder import save_profile
+    from dbbench.profile.table import MemoryTable
+
+    where: Any = "fake" if device is ProfileDevice.fake else _choose_device(Device(device.value), dry_run=False)
+    found, frame = profile_step(
+        target, steps=steps, warmup=warmup, device=where, peak_flops=peak_flops, snapshot=snapshot
+    )
+    _console().print(MemoryTable(found, rows))
+    if out is not None:
+        save_profile(out, found, frame)
+    if found.ended_early is not None:
+        typer.echo(f"dbbench: {target}: {found.ended_early}", err=True)
+        raise typer.Exit(1)
+    if strict and found.uncounted:
+        calls = ", ".join(f"{op} ({count} calls)" for op, count in sorted(found.uncounted.items()))
+        typer.echo(f"dbbench: {target}: --strict: no FLOP formula for {calls}", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

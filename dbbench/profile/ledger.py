@@ -88,8 +88,8 @@ class Ledger(BareLedger):
         census: bool | None = None,
         strict: bool = False,
     ) -> None:
-        self._models = _by_name(model)
-        self._optimizers = list(_by_name(optimizer).values())
+        self._models = by_name(model)
+        self._optimizers = list(by_name(optimizer).values())
         self._inputs, self._ema = inputs, ema
         self._name = ", ".join(type(one).__name__ for one in self._models.values()) or "a step"
         first = next((p for m in self._models.values() for p in m.parameters()), None)
@@ -117,9 +117,9 @@ class Ledger(BareLedger):
         averages = list(copies_of(self._models.values())) if self._taking_census else []
 
         def others() -> Iterable[tuple[str, str, Tensor]]:
-            yield from _named("ema", "ema", self._ema)
+            yield from named("ema", "ema", self._ema)
             for name, module in averages:
-                yield from _named("ema", name, module)
+                yield from named("ema", name, module)
 
         for i, (name, model) in enumerate(self._models.items()):
             if i == len(self._models) - 1:  # when the parameters of all have their names
@@ -264,7 +264,7 @@ def _figures(window: Window, peak_bytes: int, flops: Mapping[str, int]) -> StepF
     return StepFigures(step=window.step, block=window.block, peak_bytes=peak_bytes, flops=dict(flops))
 
 
-def _by_name(given: Any) -> dict[str, Any]:
+def by_name(given: Any) -> dict[str, Any]:
     """Name what was given: one thing '', several by their class (numbered where two share it), a dict's by its keys."""
     if given is None:
         return {}
@@ -277,7 +277,8 @@ def _by_name(given: Any) -> dict[str, Any]:
     return dict(zip(names, given, strict=True)) if len(names) > 1 else {"": given[0]} if given else {}
 
 
-def _named(role: str, name: str, thing: Any) -> Iterator[tuple[str, str, Tensor]]:
+def named(role: str, name: str, thing: Any) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield (role, name, tensor) of each parameter and buffer of a module, or of each tensor of a nest."""
     if isinstance(thing, nn.Module):
         thing = dict([*thing.named_parameters(), *thing.named_buffers()])
     for path, tensor in tensors_in(thing):
