@@ -167,7 +167,6 @@ def profile(
     'inputs' and 'ema'. The status is 1 if the step raised, or --strict met an op without a FLOP formula.
     """
     from dbbench.profile.command import profile_step
-    from dbbench.profile.folder import save_profile
     from dbbench.profile.table import MemoryTable
 
     where: Any = "fake" if device is ProfileDevice.fake else _choose_device(Device(device.value), dry_run=False)
@@ -176,12 +175,15 @@ def profile(
     )
     _console().print(MemoryTable(found, rows))
     if out is not None:
+        from dbbench.profile.folder import save_profile  # matplotlib is slow to import
+
         save_profile(out, found, frame)
     if found.ended_early is not None:
         typer.echo(f"dbbench: {target}: {found.ended_early}", err=True)
         raise typer.Exit(1)
     if strict and found.uncounted:
-        calls = ", ".join(f"{op} ({count} calls)" for op, count in sorted(found.uncounted.items()))
+        ops = sorted(found.uncounted.items())
+        calls = ", ".join(f"{op} ({count:,} call{'s' if count > 1 else ''})" for op, count in ops)
         typer.echo(f"dbbench: {target}: --strict: no FLOP formula for {calls}", err=True)
         raise typer.Exit(1)
 

@@ -67,14 +67,16 @@ def _traced(
 ) -> tuple[Profile, pd.DataFrame]:
     """Make everything and take the steps under a ledger."""
     real = "cpu" if device == "fake" else device
-    failure = None
+    failure, uncounted = None, dict[str, int]()
     with fake_tensors() if device == "fake" else nullcontext():
         ledger = Ledger(device=real, census=False)
         try:
             with default_device(make, real), ledger:
                 built = build(make, real, target)
                 _declare(ledger, built)
-                _as_theirs(_train, make)(built.step, ledger, range(warmup), range(warmup, warmup + steps))
+                _as_theirs(_warm_up, make)(built.step, warmup)
+                uncounted = ledger.uncounted
+                _as_theirs(_train, make)(built.step, ledger, range(warmup, warmup + steps))
         except Exception as error:
             line = needs_data(error) if device == "fake" else None
             if line is not None:
@@ -83,9 +85,9 @@ def _traced(
                 raise
             failure = in_words(error)
     profile = ledger.profile(target)
-    if failure is not None:
-        profile = profile.model_copy(update={"ended_early": failure})
-    return profile, ledger.timeline()
+    calls = {op: count - uncounted.get(op, 0) for op, count in profile.uncounted.items()}
+    update = {"uncounted": {op: count for op, count in calls.items() if count}, "ended_early": failure}
+    return profile.model_copy(update=update), ledger.timeline()
 
 
 def _declare(ledger: Ledger, built: Built) -> None:
@@ -100,10 +102,13 @@ def _declare(ledger: Ledger, built: Built) -> None:
             ledger.watch(model, name=name)
 
 
-def _train(step: Callable[[], Any], ledger: Ledger, warmup: range, traced: range) -> None:
-    for _ in warmup:
+def _warm_up(step: Callable[[], Any], times: int) -> None:
+    for _ in range(times):
         step()
-    for number in traced:
+
+
+def _train(step: Callable[[], Any], ledger: Ledger, numbers: range) -> None:
+    for number in numbers:
         with ledger.step(number):
             step()
 

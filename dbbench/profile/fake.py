@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,13 @@ from dbbench.profile.target import place_of
 _OTHERWISE = "leave it out of the step, or profile with --device cpu"
 
 
+class _Mode(private.FakeTensorMode):
+    """A copied tensor belongs to the mode of the one it was copied from; torch would copy the mode with it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Mode:
+        return self
+
+
 @contextmanager
 def fake_tensors() -> Iterator[None]:
     """Make every tensor a fake one, on a fake ``cpu``: fake ``cuda`` runs no backward without a GPU.
@@ -25,7 +33,9 @@ def fake_tensors() -> Iterator[None]:
     original = nn.Module._apply
     nn.Module._apply = _assign  # type: ignore[method-assign]
     try:
-        with private.FakeTensorMode():
+        with warnings.catch_warnings(), _Mode():
+            # torch's own copying looks whether a tensor has data
+            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
             yield
     finally:
         nn.Module._apply = original  # type: ignore[method-assign]

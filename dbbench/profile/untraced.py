@@ -47,7 +47,7 @@ def run_untraced(
 ) -> Untraced:
     """Build anew, take the steps of the traced pass under the device's own watch, then time further ones.
 
-    Nothing raises but BadInput: what the traced step could do and this one cannot stands in ``failure``.
+    Nothing raises: what the traced pass could do and this one cannot stands in ``failure``.
     """
     found = Untraced()
     history = private.memory_history(None if snapshot is None else str(snapshot))
@@ -64,10 +64,9 @@ def run_untraced(
             found.seconds_per_step = [_seconds(built.step, device) for _ in range(timed_steps)]
             if device == "cuda":
                 found.flops = flops_by_precision(built.step)
-    except BadInput:
-        raise
     except Exception as error:
-        found.failure = f"the untraced pass failed: {in_words(error)}"
+        words = str(error) if isinstance(error, BadInput) else in_words(error)
+        found.failure = f"the untraced pass failed: {words}"
     found.figures = _device_figures(seen.peaks, device, found.failure)
     return found
 
