@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dbbench.measure.ledger import Ledger
+from dbbench import Ledger
 from dbbench.networks.base import InputShape, initialise
 from dbbench.networks.vit import ViT
 from dbbench.report import figure_style
@@ -142,12 +142,10 @@ def run_plain(job: Job, parts: dict[str, float]) -> None:
 def run_ledger(job: Job, parts: dict[str, float]) -> None:
     """Trace the step and make its account; the table of what is held at the peak is part of it."""
     began = time.perf_counter()
-    with Ledger() as ledger:
-        ledger.watch(job.model, lambda: [job.optimizer])
-        with ledger.step(0):
-            opened = time.perf_counter()
-            job.step()
-            stepped = time.perf_counter()
+    with Ledger(job.model, job.optimizer) as ledger:
+        opened = time.perf_counter()
+        job.step()
+        stepped = time.perf_counter()
     closed = time.perf_counter()
     account = ledger.account()
     assert sum(row.bytes for row in account.held) == account.peak_bytes

@@ -73,9 +73,8 @@ class Device(StrEnum):
 
 
 class ProfileDevice(StrEnum):
-    """Where a step is profiled; ``fake`` needs no memory and gives no times."""
+    """Where a profiled step runs; ``fake`` is fake tensors that stand for the CPU's."""
 
-    auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
     fake = "fake"
@@ -148,43 +147,37 @@ def report(
 @app.command()
 def profile(
     target: Annotated[
-        str, typer.Argument(help="MODULE:CALLABLE or FILE.py:CALLABLE; it returns (model, optimizer, step).")
+        str, typer.Argument(metavar="MODULE:CALLABLE", help="Gives (model, optimizer, step); or file.py:…")
     ],
     steps: Annotated[int, typer.Option(min=1, help="Steps to trace.")] = 1,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps before them, which make the optimizer's state.")] = 1,
-    device: Annotated[ProfileDevice, typer.Option(help="Where to train; fake needs no memory.")] = ProfileDevice.auto,
-    out: Annotated[Path | None, typer.Option(help="Keep profile, trace, table and figure in this folder.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if an op's FLOPs cannot be counted.")] = False,
-    peak_flops: Annotated[float | None, typer.Option(help="The device's FLOP/s, for MFU and HFU.")] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps before those: optimizer state appears in the first.")] = 1,
+    device: Annotated[
+        ProfileDevice, typer.Option(help="Where the step runs; fake holds no memory.")
+    ] = ProfileDevice.cpu,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the profile, its trace and a plot.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on an op whose FLOPs cannot be counted.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Lines of what is held at the peak.")] = 20,
+    peak_flops: Annotated[float | None, typer.Option(min=1, help="The device's FLOP/s, for MFU and HFU.")] = None,
     snapshot: Annotated[
-        Path | None, typer.Option(help="Keep CUDA's allocations in this file, for torch's memory_viz.")
+        Path | None, typer.Option(metavar="FILE", help="On CUDA: torch's record, for memory_viz.")
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Lines to show of what is held at the peak.")] = 20,
 ) -> None:
-    """Profile the memory, FLOPs and time of your own training step.
+    """Show what a training step of your own holds in memory, by role, module and op.
 
-    CALLABLE takes nothing, or a parameter 'device'; step() trains once. It may also return a dict with these names,
-    'inputs' and 'ema'. The status is 1 if the step raised, or --strict met an op without a FLOP formula.
+    The callable makes everything anew each time it is asked: for the traced steps, and for the untraced ones that the
+    device's allocator and the clock see.
     """
-    from dbbench.profile.command import profile_step
+    from dbbench.profile.command import Order, profile_step
+    from dbbench.profile.folder import save_profile
     from dbbench.profile.table import MemoryTable
 
-    where: Any = "fake" if device is ProfileDevice.fake else _choose_device(Device(device.value), dry_run=False)
-    found, frame = profile_step(
-        target, steps=steps, warmup=warmup, device=where, peak_flops=peak_flops, snapshot=snapshot
-    )
-    _console().print(MemoryTable(found, rows))
+    order = Order(steps, warmup, device.value, strict=strict, peak_flops_per_second=peak_flops, snapshot=snapshot)
+    done = profile_step(target, order)
+    _console().print(MemoryTable(done.profile, rows))
     if out is not None:
-        from dbbench.profile.folder import save_profile  # matplotlib is slow to import
-
-        save_profile(out, found, frame)
-    if found.ended_early is not None:
-        typer.echo(f"dbbench: {target}: {found.ended_early}", err=True)
-        raise typer.Exit(1)
-    if strict and found.uncounted:
-        ops = sorted(found.uncounted.items())
-        calls = ", ".join(f"{op} ({count:,} call{'s' if count > 1 else ''})" for op, count in ops)
-        typer.echo(f"dbbench: {target}: --strict: no FLOP formula for {calls}", err=True)
+        save_profile(out, done.profile, done.frame)
+    if done.failure is not None:
+        typer.echo(f"dbbench: {target}: {done.failure}", err=True)
         raise typer.Exit(1)
 
 

@@ -15,6 +15,6 @@ from benchmarks.ledger_steps import (  # noqa: F401  importing a theme registers
     precision,
     storages,
 )
-from benchmarks.ledger_steps.catalogue import STEPS, Kind, Setup
+from benchmarks.ledger_steps.catalogue import LIMITS, STEPS, Kind, Setup
 
-__all__ = ["STEPS", "Kind", "Setup"]
+__all__ = ["LIMITS", "STEPS", "Kind", "Setup"]

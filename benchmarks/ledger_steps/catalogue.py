@@ -64,6 +64,14 @@ class Kind:
 #: Every kind by name, in the order of the report.
 STEPS: dict[str, Kind] = {}
 
+#: Kinds that the ledger does not follow to the byte, and why.
+LIMITS = {
+    "packed_in_numpy": (
+        "once numpy has looked at a storage it cannot be resized, which is how memory that is not torch's is told; a "
+        "ledger that opens afterwards leaves such inputs out, parameters count regardless"
+    )
+}
+
 
 def kind(
     about: str,

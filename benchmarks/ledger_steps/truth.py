@@ -123,12 +123,9 @@ def _ledger(kind: Kind) -> BareLedger:
 def tell(ledger: Any, setup: Setup) -> None:
     """Declare to an open ledger all that ``setup`` knows."""
     optimizers = list(setup.optimizers)
-    for index, (name, model) in enumerate(setup.models.items()):
-        prefix = name if len(setup.models) > 1 else ""
-        if index == 0:
-            ledger.watch(model, lambda: optimizers, setup.declared, name=prefix)
-        else:
-            ledger.watch(model, name=prefix)
+    alone = len(setup.models) == 1
+    models = {"" if alone else name: model for name, model in setup.models.items()}
+    ledger.watch(models, lambda: optimizers, setup.declared)
 
 
 class _IdleMode(TorchDispatchMode):

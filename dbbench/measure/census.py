@@ -16,9 +16,23 @@ from dbbench.measure import private
 from dbbench.measure.recorder import Recorder
 
 
-def take_census(recorder: Recorder) -> None:
-    """Take in every storage that exists: those of Python's tensors, then those that their graphs keep."""
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+def existing() -> tuple[list[Tensor], list[nn.Module]]:
+    """Return every tensor and module that Python knows of, in one pass over all of its objects."""
+    kinds: dict[type, int] = {}
+    found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    for thing in gc.get_objects():
+        kind = type(thing)
+        place = kinds.get(kind)
+        if place is None:
+            place = kinds[kind] = 0 if issubclass(kind, Tensor) else 1 if issubclass(kind, nn.Module) else 2
+        if place < 2:
+            found[place].append(thing)
+    return found[0], found[1]
+
+
+def take_census(recorder: Recorder, tensors: Iterable[Tensor]) -> None:
+    """Take in every storage that exists: those of Python's ``tensors``, then those that their graphs keep."""
+    tensors = list(tensors)
     for tensor in tensors:
         recorder.numbers_of(tensor)
     seen: set[int] = set()
@@ -30,16 +44,16 @@ def take_census(recorder: Recorder) -> None:
                         recorder.numbers_of(item)
 
 
-def copies_of(models: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield (class name, module) of frozen copies of ``models`` among the living: moving averages of their weights.
+def copies_of(models: Iterable[nn.Module], among: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (class name, module) of the frozen copies of ``models`` ``among`` others: moving averages of their weights.
 
     A copy is a module that is no part of them, with parameters of the same names and shapes, none of which trains;
     torch's ``AveragedModel`` holds one.
     """
     declared = {id(module) for model in models for module in model.modules()}
     shapes = {_shapes(model) for model in models}
-    for thing in gc.get_objects():
-        if not issubclass(type(thing), nn.Module) or id(thing) in declared:
+    for thing in among:
+        if id(thing) in declared:
             continue
         if any(p.requires_grad for p in thing.parameters()) and type(thing).__name__ != "AveragedModel":
             continue

@@ -1,18 +1,21 @@
-"""Who in Python holds a storage: a search through the variables of the running functions, inner ones last.
+"""Who in Python holds a storage: a search through the variables of the running functions, then those of modules.
 
-What a name leads to is followed through containers, attributes, closures and hooks; then the autograd graphs of the
-tensors met on the way. It looks only when some storage wants a name, so an ordinary step pays for its logits and loss.
+What a name leads to is followed through containers, attributes, closures, hooks and tracebacks; then the autograd
+graphs of the tensors met on the way. It looks only when some storage wants a name, so an ordinary step pays for its
+logits and loss.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
+import sysconfig
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,28 +31,62 @@ _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
 #: Tables of a module that lead to code of others.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+#: Where code that is not the user's is installed; its modules' variables are not searched.
+_INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) -> dict[int, str]:
     """Return ``{number: name}`` for those of ``wanted`` that a variable leads to.
 
     ``wanted`` maps a storage's address to its (number, bytes), ``frame`` is the innermost one to look at. First come
-    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to; the
-    last, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
+    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to, at last
+    those of modules; the last two, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
     """
-    search = _Search({address: number for address, (number, _) in wanted.items()})
     mine, torchs = _frames(frame)
-    for one in mine:
-        search.look_in(one, _SHALLOW)
+    search = _Search({address: number for address, (number, _) in wanted.items()})
+    variables = _variables(mine)
+    search.look_at(variables, _SHALLOW)
     search.follow_graphs()
-    for one in torchs:
-        search.look_in(one, _SHALLOW)
+    search.look_at(_variables(torchs), _SHALLOW)
     if max((wanted[address][1] for address in search.wanted), default=0) >= _LEAST_BYTES:
         search.start_again()
-        for one in mine:
-            search.look_in(one, _DEEP)
+        search.look_at(variables, _DEEP)
+        search.look_at(_globals(mine), _DEEP)
         search.follow_graphs()
     return search.found
+
+
+class _Variable(NamedTuple):
+    """``kind`` is local or global, ``place`` the function or module."""
+
+    kind: str
+    place: str
+    name: str
+    value: Any
+
+
+def _variables(frames: list[FrameType]) -> list[_Variable]:
+    """Return the variables of functions, inner ones first; what one was given goes by its outermost caller's name."""
+    found = []
+    for frame in frames:
+        where = frame.f_code.co_qualname
+        kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
+        found.append([_Variable(kind, place, name, value) for name, value in _locals(frame)])
+    outermost: dict[int, _Variable] = {}
+    for variable in chain.from_iterable(reversed(found)):
+        outermost.setdefault(id(variable.value), variable)
+    return [outermost[id(variable.value)] for variable in chain.from_iterable(found)]
+
+
+def _globals(frames: list[FrameType]) -> Iterator[_Variable]:
+    """Yield the variables of the modules whose functions run, then of all others that nobody installed."""
+    tables = {frame.f_globals.get("__name__", "?"): frame.f_globals for frame in frames}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and not file.startswith(_INSTALLED) and not f"{name}.".startswith(_OURS):
+            tables.setdefault(name, vars(module))
+    for name, table in tables.items():
+        yield from (_Variable("global", name, key, value) for key, value in list(table.items()))
 
 
 def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
@@ -58,7 +95,9 @@ def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
     torchs: list[FrameType] = []
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith("torch."):
+        if module.startswith("torch._"):
+            pass  # its own machinery, whose variables tell nobody anything
+        elif module.startswith("torch."):
             torchs.append(frame)
         elif not module.startswith(_OURS):
             mine.append(frame)
@@ -77,13 +116,12 @@ class _Search:
         """Forget what was visited."""
         self._seen.clear()
 
-    def look_in(self, frame: FrameType, most: int) -> None:
-        """Follow a function's variables to the depth ``most``."""
-        if not self.wanted:
-            return
-        where = frame.f_code.co_qualname
-        kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
-        queue: deque[tuple[str, Any, int]] = deque((name, value, 0) for name, value in _locals(frame))
+    def look_at(self, variables: Iterable[_Variable], most: int) -> None:
+        """Follow ``variables`` to the depth ``most``, all of one function or module before the next."""
+        for (kind, place), ours in groupby(variables, key=lambda variable: (variable.kind, variable.place)):
+            self._follow(kind, place, deque((one.name, one.value, 0) for one in ours), most)
+
+    def _follow(self, kind: str, place: str, queue: deque[tuple[str, Any, int]], most: int) -> None:
         while queue and self.wanted and len(self._seen) < _MOST_OBJECTS:
             path, value, depth = queue.popleft()
             if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
@@ -155,6 +193,8 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _parts_of_module(path, value)
     elif isinstance(value, torch.optim.Optimizer):
         yield f"{path}.state", dict(value.state)
+    elif isinstance(value, BaseException):
+        yield from _parts_of_exception(path, value)
     elif isinstance(getattr(value, "__dict__", None), dict):
         for key, inner in list(vars(value).items()):
             yield f"{path}.{key}", inner
@@ -173,6 +213,18 @@ def _parts_of_module(path: str, module: torch.nn.Module) -> Iterator[tuple[str, 
             yield from ((f"hook of {path}", hook) for hook in list(inner.values()))
         elif not key.startswith("_") or key == "__wrapped__":
             yield f"{path}.{key}", inner
+
+
+def _parts_of_exception(path: str, error: BaseException) -> Iterator[tuple[str, Any]]:
+    """Yield the variables of the functions that an exception ended: its traceback keeps them."""
+    step = error.__traceback__
+    while step is not None:
+        frame, step = step.tb_frame, step.tb_next
+        if not frame.f_globals.get("__name__", "").startswith(_OURS):
+            where = f"{path}.__traceback__.{frame.f_code.co_name}"
+            yield from ((f"{where}.{name}", value) for name, value in _locals(frame))
+    yield f"{path}.__context__", error.__context__
+    yield from ((f"{path}.{key}", value) for key, value in list(vars(error).items()))
 
 
 def _locals(frame: FrameType) -> list[tuple[str, Any]]:

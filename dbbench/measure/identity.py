@@ -37,22 +37,22 @@ class Identities:
 
     def watch(
         self,
-        model: nn.Module,
+        models: Mapping[str, nn.Module],
         optimizers: Callable[[], Sequence[torch.optim.Optimizer]],
         others: Callable[[], Iterable[tuple[str, str, Tensor]]],
-        name: str = "",
     ) -> None:
-        """Declare a model, what gives its optimizers, and what gives (role, name, tensor) of anything else.
+        """Declare models, what gives their optimizers, and what gives (role, name, tensor) of anything else.
 
-        Paths of its modules begin with ``name``. Raises BadInput for a compiled model.
+        Paths of a model's modules begin with its name. Raises BadInput for a compiled model.
         """
-        for path, module in model.named_modules():
-            if private.is_compiled(module):
-                raise compiled(_joined(name, path), module)
-        self._models.append((name, model))
+        for name, model in models.items():
+            for path, module in model.named_modules():
+                if private.is_compiled(module):
+                    raise compiled(_joined(name, path), module)
+            self._models.append((name, model))
+            self._recorder.modules.name(model, name)
         self._optimizers.append(optimizers)
         self._others.append(others)
-        self._recorder.modules.name(model, name)
         self.refresh()
         self.take()
 

@@ -19,7 +19,7 @@ import gc
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.measure import account as accounts
-from dbbench.measure.census import take_census
+from dbbench.measure.census import existing, take_census
 from dbbench.measure.flops import UncountedOps
 from dbbench.measure.holders import NOBODY, find_holders
 from dbbench.measure.identity import Identities, note, tensors_in
@@ -60,6 +60,8 @@ class BareLedger:
         self._thread = 0
         self.flops: list[tuple[Window, Counter[str]]] = []
         self.ended_early: str | None = None
+        self._uncounted: Counter[str] = Counter()
+        self._modules_before: list[nn.Module] = []
 
     @property
     def trace(self) -> Trace:
@@ -67,8 +69,8 @@ class BareLedger:
 
     @property
     def uncounted(self) -> dict[str, int]:
-        """Ops with neither a FLOP formula nor a place among the free ones (calls by name), predictions left out."""
-        return dict(self._recorder.flops.uncounted)
+        """Ops of the training steps with neither a FLOP formula nor a place among the free ones: calls by name."""
+        return dict(self._uncounted)
 
     @property
     def attention(self) -> str:
@@ -86,12 +88,14 @@ class BareLedger:
         if self._census:
             with self._recorder.aside():
                 gc.collect()
-                take_census(self._recorder)
+                tensors, self._modules_before = existing()
+                take_census(self._recorder, tensors)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
+        unmarked = not self.trace.windows
         try:
-            if not self.trace.windows:
+            if unmarked:
                 self._recorder.clock.close_marks(0)
                 self._recorder.settle()
                 self._windows_end(Window("step", 0, 0, 0), error)
@@ -100,22 +104,21 @@ class BareLedger:
         finally:
             self._identities.close()
             self._recorder.close()
-        if error is None:
+        if error is None and unmarked:
             self._check_strict()
 
     def watch(
         self,
-        model: nn.Module,
+        model: nn.Module | Mapping[str, nn.Module],
         optimizers: Callable[[], Sequence[torch.optim.Optimizer]] = _none,
         others: Callable[[], Iterable[tuple[str, str, Tensor]]] = _none,
-        name: str = "",
     ) -> None:
         """Declare what the bytes belong to; the callables are asked again at every phase boundary.
 
-        Module paths begin with ``name``. Raises BadInput for a compiled model.
+        Of several models, each one's module paths begin with its name. Raises BadInput for a compiled model.
         """
         with self._recorder.aside():
-            self._identities.watch(model, optimizers, others, name)
+            self._identities.watch({"": model} if isinstance(model, nn.Module) else model, optimizers, others)
 
     def declare(self, role: str, name: str, tensors: Any) -> None:
         """Give the storages of ``tensors``, one or a nest of them, a role: ``inputs``, ``ema``, ``other``…"""
@@ -142,7 +145,7 @@ class BareLedger:
         depth = recorder.clock.depth
         with collector_at_rest():
             recorder.flops.take()
-            uncounted = Counter(recorder.flops.uncounted)
+            recorder.flops.uncounted.clear()  # of what ran between steps
             window, failure = Window(kind, number, block, len(self.trace.event_op)), None
             try:
                 yield
@@ -153,8 +156,6 @@ class BareLedger:
                 recorder.clock.close_marks(depth)
                 recorder.settle()
                 self._windows_end(window, failure)
-                if kind != "step":
-                    recorder.flops.uncounted = uncounted
         self._check_strict()
 
     def _begin(self) -> None:
@@ -169,6 +170,7 @@ class BareLedger:
         window.end = len(self.trace.event_op)
         self.flops.append((window, self._recorder.flops.take()))
         if window.kind == "step":
+            self._uncounted += self._recorder.flops.uncounted
             self._name_survivors()
         if error is not None and self.ended_early is None:
             self.ended_early = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -223,9 +225,10 @@ class BareLedger:
 
 
 @contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """Let Python's cycle collector run once, and then not before the end."""
-    gc.collect()
+def collector_at_rest(collect: bool = True) -> Iterator[None]:
+    """Let Python's cycle collector run once, unless it just has, and then not before the end."""
+    if collect:
+        gc.collect()
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,20 +70,6 @@ def in_fake_mode() -> bool:
 def same_kind(tensor: Tensor, other: Tensor) -> bool:
     """Tell whether ``other`` can become the data of ``tensor``."""
     return torch._has_compatible_shallow_copy_type(tensor, other)
-
-
-@contextmanager
-def memory_history(file: str | None) -> Iterator[None]:
-    """Record the CUDA allocator's history meanwhile and leave it in ``file``, for torch's memory_viz; None for not."""
-    if file is None:
-        yield
-        return
-    torch.cuda.memory._record_memory_history()
-    try:
-        yield
-        torch.cuda.memory._dump_snapshot(file)
-    finally:
-        torch.cuda.memory._record_memory_history(enabled=None)
 
 
 def nodes_behind(root: Any, seen: set[int]) -> Iterator[Any]:

@@ -1,143 +1,203 @@
-"""``dbbench profile``: the memory, FLOPs and time of a step that somebody's own module makes.
+"""``dbbench profile``: a stranger's training step under the ledger, then alone, for what the device says of it.
 
-    profile, frame = profile_step("my_package.train:make_step", device="cpu")
-
-Up to three passes, each on a model made anew from the same seed: under the ledger, which is opened before anything is
-made; under the device allocator's own watch; and a few steps on the clock. Fake tensors take the first alone.
+Three passes, each with everything made anew: one is traced, one is watched by the device's allocator, one is timed. On
+fake tensors there is only the first.
 """
 
 from __future__ import annotations
 
-import gc
-import types
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from dbbench.errors import BadInput
-from dbbench.profile.fake import fake_tensors, needs_data
-from dbbench.profile.ledger import Ledger, named
-from dbbench.profile.target import Built, build, default_device, in_words, load_target
-from dbbench.profile.untraced import Untraced, rate_of, run_untraced
-from dbbench.results.profile import Profile
+from dbbench.measure import device as devices
+from dbbench.measure import rates
+from dbbench.measure.fakes import fake_world
+from dbbench.measure.flops import UncountedOps
+from dbbench.profile.ledger import Ledger, by_name
+from dbbench.profile.target import Target, Training
+from dbbench.results.profile import DeviceFigures, Profile
 
 Where = Literal["cpu", "cuda", "fake"]
+SEED = 0
 
 
-def profile_step(
-    target: str,
-    *,
-    steps: int = 1,
-    warmup: int = 1,
-    device: Where = "cpu",
-    timed_steps: int = 3,
-    peak_flops: float | None = None,
-    snapshot: Path | None = None,
-) -> tuple[Profile, pd.DataFrame]:
-    """Profile ``steps`` training steps of ``target`` after ``warmup`` others; return (profile, classified events).
+@dataclass(frozen=True)
+class Order:
+    """What to measure: ``warmup`` steps run before ``steps`` are traced, and before ``timed_steps`` are timed.
 
-    ``target`` is ``module:callable`` or ``file.py:callable`` (`dbbench.profile.target`). ``peak_flops``, in FLOP/s,
-    takes the place of the table's rate for the device. ``snapshot`` is a file for the CUDA allocator's history.
-
-    A step that raises ends the profiling: the profile is of what ran until then, and its ``ended_early`` says why.
-    Raises BadInput where the target is not what it should be, and where a fake step asks for data.
+    ``precision`` picks the device's rate for MFU (by default what the parameters are in); ``peak_flops_per_second`` is
+    the user's own rate. ``snapshot`` is where torch's record of CUDA's allocations goes.
     """
-    if snapshot is not None and device != "cuda":
-        raise BadInput(f"--snapshot: only CUDA's allocator keeps a history, and the device is {device}")
-    if peak_flops is not None and device == "fake":
-        raise BadInput("--peak-flops: fake tensors take no time, so there is no utilization")
-    if peak_flops is not None and not peak_flops > 0:
-        raise BadInput(f"--peak-flops: {peak_flops:g} FLOP/s is no rate")
-    make = load_target(target)
-    profile, frame = _traced(make, device, target, steps, warmup)
-    gc.collect()  # the first pass's model is not to be in the second one's account
-    if device == "fake" or profile.ended_early is not None:
-        return profile, frame
-    found = run_untraced(make, device, target, steps=steps, warmup=warmup, timed_steps=timed_steps, snapshot=snapshot)
-    return profile.model_copy(update=_figures(profile, found, peak_flops)), frame
+
+    steps: int = 1
+    warmup: int = 1
+    device: Where = "cpu"
+    strict: bool = False
+    timed_steps: int = 5
+    precision: rates.Precision | None = None
+    peak_flops_per_second: float | None = None
+    snapshot: Path | None = None
 
 
-def _traced(
-    make: Callable[..., Any], device: Where, target: str, steps: int, warmup: int
-) -> tuple[Profile, pd.DataFrame]:
-    """Make everything and take the steps under a ledger."""
-    real = "cpu" if device == "fake" else device
-    failure, uncounted = None, dict[str, int]()
-    with fake_tensors() if device == "fake" else nullcontext():
-        ledger = Ledger(device=real, census=False)
+@dataclass(frozen=True)
+class Outcome:
+    """A profile and its classified events; ``failure`` is the one line of what ended the traced steps early."""
+
+    profile: Profile
+    frame: pd.DataFrame
+    failure: str | None
+
+
+def profile_step(reference: str, order: Order) -> Outcome:
+    """Profile the training that ``reference`` makes. Raises BadInput where it, or the order, cannot be carried out."""
+    if order.device == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"--device cuda: torch {torch.__version__} sees no CUDA device here (dbbench doctor says more)")
+    if order.snapshot is not None and order.device != "cuda":
+        raise BadInput(f"--snapshot {order.snapshot}: torch records the history of allocations on CUDA alone")
+    target = Target(reference)
+    ledger, failure = _traced(target, order)
+    profile, frame = ledger.profile(reference), ledger.timeline()
+    if failure is None and order.device != "fake":
+        profile = profile.model_copy(update={"device_figures": _device_figures(target, order)})
+        profile = profile.model_copy(update=_rate_figures(target, order))
+    return Outcome(profile, frame, failure)
+
+
+@contextmanager
+def _place(order: Order) -> Iterator[Literal["cpu", "cuda"]]:
+    """Seed, and let what is made land on the device; yields the device's name for the callable."""
+    torch.manual_seed(SEED)
+    with fake_world() if order.device == "fake" else torch.device(order.device):
+        yield "cuda" if order.device == "cuda" else "cpu"
+
+
+def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
+    """Run the steps under a ledger that is open before anything is made."""
+    failure = None
+    with _place(order) as name, Ledger(device=name, strict=order.strict) as ledger:
+        training = _made(target, name, order.device)
+        ledger.follow(training.model, training.optimizer, training.inputs, training.ema)
         try:
-            with default_device(make, real), ledger:
-                built = build(make, real, target)
-                _declare(ledger, built)
-                _as_theirs(_warm_up, make)(built.step, warmup)
-                uncounted = ledger.uncounted
-                _as_theirs(_train, make)(built.step, ledger, range(warmup, warmup + steps))
+            for _ in range(order.warmup):
+                training.step()
+            for _ in range(order.steps):
+                with ledger.step():
+                    training.step()
+        except UncountedOps as error:
+            failure = f"--strict: {error}"
         except Exception as error:
-            line = needs_data(error) if device == "fake" else None
-            if line is not None:
-                raise BadInput(line) from error
-            if isinstance(error, BadInput):
-                raise
-            failure = in_words(error)
-    profile = ledger.profile(target)
-    calls = {op: count - uncounted.get(op, 0) for op, count in profile.uncounted.items()}
-    update = {"uncounted": {op: count for op, count in calls.items() if count}, "ended_early": failure}
-    return profile.model_copy(update=update), ledger.timeline()
+            failure = ledger.ended_early = _one_line(error, order.device)
+    return ledger, failure
 
 
-def _declare(ledger: Ledger, built: Built) -> None:
-    def others() -> Iterable[tuple[str, str, Tensor]]:
-        yield from named("inputs", "inputs", built.inputs)
-        yield from named("ema", "ema", built.ema)
-
-    for i, (name, model) in enumerate(built.models.items()):
-        if i == len(built.models) - 1:  # when the parameters of all have their names
-            ledger.watch(model, lambda: built.optimizers, others, name)
-        else:
-            ledger.watch(model, name=name)
+def _made(target: Target, name: Literal["cpu", "cuda"], device: Where) -> Training:
+    try:
+        return target.make(name)
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{target.reference}: fails with {_one_line(error, device)}") from error
 
 
-def _warm_up(step: Callable[[], Any], times: int) -> None:
-    for _ in range(times):
-        step()
+def _one_line(error: Exception, device: str) -> str:
+    """Say what went wrong and where in the user's own code; of fake tensors, also what to do."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename)]
+    where = f" ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if device == "fake" and "fake" in f"{type(error).__module__} {error}".lower():
+        return f"{line}{where}; a fake tensor has no values: keep .item(), .numpy() and boolean masks out of the step"
+    return line + where
 
 
-def _train(step: Callable[[], Any], ledger: Ledger, numbers: range) -> None:
-    for number in numbers:
-        with ledger.step(number):
-            step()
+def _is_theirs(filename: str) -> bool:
+    parts = Path(filename).parts
+    return "dbbench" not in parts and "torch" not in parts and not filename.startswith("<")
 
 
-def _as_theirs(function: Callable[..., None], make: Callable[..., Any]) -> Callable[..., None]:
-    """Return ``function`` as if it stood in ``make``.
+def _device_figures(target: Target, order: Order) -> DeviceFigures:
+    """Run the steps without a ledger, for the allocator's own account."""
+    with _recorded(order), devices.watch(order.device) as watch, _place(order) as name:
+        training = target.make(name)
+        for _ in range(order.warmup):
+            training.step()
+        for _ in range(order.steps):
+            with watch.step():
+                training.step()
+    peaks = watch.peaks
+    figures = DeviceFigures(
+        device_peak_bytes=peaks.device_peak_bytes,
+        allocated_bytes=peaks.allocated_bytes,
+        reserved_bytes=peaks.reserved_bytes,
+        nvml_process_peak_bytes=peaks.nvml_process_peak_bytes,
+        workspace_op=peaks.peak_op,
+    )
+    if order.device == "cpu":
+        figures.reasons = {
+            "allocated_bytes": "the CPU allocator does not round",
+            "reserved_bytes": "the CPU allocator keeps no cache",
+            "nvml_process_peak_bytes": "no NVIDIA device was used",
+        }
+    elif peaks.nvml_process_peak_bytes is None:
+        figures.reasons = {"nvml_process_peak_bytes": "NVML did not name this process"}
+    return figures
 
-    What a step keeps from one call to the next hangs on the step itself. The ledger names holders by the variables of
-    running functions, and ours are none of them; so the one that holds the step passes for the one that made it.
-    """
-    name = getattr(make, "__qualname__", type(make).__qualname__)
-    code = function.__code__.replace(co_name=name.rpartition(".")[2], co_qualname=name)
-    return types.FunctionType(code, function.__globals__ | {"__name__": make.__module__}, name)
+
+@contextmanager
+def _recorded(order: Order) -> Iterator[None]:
+    """Keep torch's own snapshot of the untraced pass, which its memory_viz page opens."""
+    if order.snapshot is None:
+        yield
+        return
+    memory: Any = torch.cuda.memory
+    memory._record_memory_history()
+    try:
+        yield
+        order.snapshot.parent.mkdir(parents=True, exist_ok=True)
+        memory._dump_snapshot(str(order.snapshot))
+    finally:
+        memory._record_memory_history(enabled=None)
 
 
-def _figures(profile: Profile, found: Untraced, peak_flops: float | None) -> dict[str, Any]:
-    """Return the profile's fields that the untraced passes give."""
-    notes = list(profile.notes)
-    rate, source = peak_flops, "given by --peak-flops"
-    if peak_flops is None and found.flops:
-        rate, source = rate_of(torch.cuda.get_device_name(), found.flops)
-        if rate is None:
-            notes.append(f"no MFU: {source}")
-    if found.failure is not None:
-        notes.append(found.failure)
-    return {
-        "device_figures": found.figures,
-        "seconds_per_step": found.seconds_per_step,
-        "peak_flops_per_second": rate,
-        "peak_flops_source": source if rate is not None else None,
-        "notes": notes,
-    }
+def _rate_figures(target: Target, order: Order) -> dict[str, Any]:
+    """Time the steps, undisturbed, and find the rate that MFU and HFU are shares of."""
+    synchronise = torch.cuda.synchronize if order.device == "cuda" else nullcontext
+    seconds = []
+    with _place(order) as name:
+        training = target.make(name)
+        for _ in range(order.warmup):
+            training.step()
+        for _ in range(order.timed_steps):
+            synchronise()
+            start = time.perf_counter()
+            training.step()
+            synchronise()
+            seconds.append(time.perf_counter() - start)
+    peak, source = _peak_rate(order, training)
+    return {"seconds_per_step": seconds, "peak_flops_per_second": peak, "peak_flops_source": source}
+
+
+def _peak_rate(order: Order, training: Training) -> tuple[float | None, str]:
+    """Return the FLOP/s that MFU is a share of, and where it is from or why there is none."""
+    if order.peak_flops_per_second is not None:
+        return order.peak_flops_per_second, "--peak-flops"
+    if order.device == "cuda":
+        return rates.peak_flops_per_second(torch.cuda.get_device_name(), order.precision or _precision(training))
+    return None, "the peak of a CPU is in no table (--peak-flops gives one)"
+
+
+def _precision(training: Training) -> rates.Precision:
+    """Return what the parameters' matrix products run in, unless autocast lowers it: that only the user knows."""
+    parameters = (p for model in by_name(training.model).values() for p in model.parameters())
+    kind = next((p.dtype for p in parameters), torch.float32)
+    if kind in (torch.bfloat16, torch.float16):
+        return "bf16" if kind is torch.bfloat16 else "fp16"
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "fp32"

@@ -88,17 +88,17 @@ class Ledger(BareLedger):
         census: bool | None = None,
         strict: bool = False,
     ) -> None:
-        self._models = by_name(model)
-        self._optimizers = list(by_name(optimizer).values())
-        self._inputs, self._ema = inputs, ema
-        self._name = ", ".join(type(one).__name__ for one in self._models.values()) or "a step"
-        first = next((p for m in self._models.values() for p in m.parameters()), None)
+        self._models: dict[str, nn.Module] = {}
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._name = "a step"
+        self._given = model, optimizer, inputs, ema
+        first = next((p for m in by_name(model).values() for p in m.parameters()), None)
         where = torch.device(device) if device is not None else first.device if first is not None else None
         device_type = "cpu" if where is None else where.type
         if device_type not in ("cpu", "cuda"):
             raise BadInput(f"device '{device_type}': the ledger counts the bytes of cpu and cuda")
         fake = isinstance(first, FakeTensor) or (first is None and in_fake_mode())
-        taking = bool(self._models) if census is None else census
+        taking = model is not None if census is None else census
         super().__init__(device_type, fake=fake, census=taking, strict=strict)
         self._taking_census = taking
         self._whole_body = ExitStack()
@@ -107,40 +107,44 @@ class Ledger(BareLedger):
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            self._declare_what_was_given()
+            self.follow(*self._given)
+            if self._models:
+                self._begin()
+                self._whole_body.enter_context(collector_at_rest(collect=not self._taking_census))
         except BaseException as error:
             super().__exit__(type(error), error, None)
             raise
+        finally:
+            self._given = None, None, None, None
+            self._modules_before.clear()
         return self
 
-    def _declare_what_was_given(self) -> None:
-        averages = list(copies_of(self._models.values())) if self._taking_census else []
+    def follow(
+        self, model: Models | None = None, optimizer: Optimizers | None = None, inputs: Any = None, ema: Any = None
+    ) -> None:
+        """Declare what is trained, as the constructor takes it: for what was made after the ledger opened."""
+        models = by_name(model)
+        self._models |= models
+        self._optimizers += by_name(optimizer).values()
+        averages = list(copies_of(models.values(), self._modules_before))
 
         def others() -> Iterable[tuple[str, str, Tensor]]:
-            yield from named("ema", "ema", self._ema)
+            yield from _named("ema", "ema", ema)
             for name, module in averages:
-                yield from named("ema", name, module)
+                yield from _named("ema", name, module)
 
-        for i, (name, model) in enumerate(self._models.items()):
-            if i == len(self._models) - 1:  # when the parameters of all have their names
-                self.watch(model, lambda: self._optimizers, others, name)
-            else:
-                self.watch(model, name=name)
-        if self._inputs is not None:
-            self.declare("inputs", "inputs", self._inputs)
-        if self._models:
-            self._open_whole_body()
-
-    def _open_whole_body(self) -> None:
-        self._begin()
-        self._whole_body.enter_context(collector_at_rest())
+        self.watch(models, lambda: self._optimizers, others)
+        if inputs is not None:
+            self.declare("inputs", "inputs", inputs)
+        if models:
+            self._name = ", ".join(type(one).__name__ for one in self._models.values())
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
         self._whole_body.close()
         try:
             super().__exit__(kind, error, *details)
         finally:  # a ledger that is kept is not to keep the model
-            self._models, self._optimizers, self._inputs, self._ema = {}, [], None, None
+            self._models, self._optimizers = {}, []
 
     @contextmanager
     def step(self, step: int | None = None, block: int = 0, kind: str = "step") -> Iterator[None]:
@@ -265,7 +269,7 @@ def _figures(window: Window, peak_bytes: int, flops: Mapping[str, int]) -> StepF
 
 
 def by_name(given: Any) -> dict[str, Any]:
-    """Name what was given: one thing '', several by their class (numbered where two share it), a dict's by its keys."""
+    """Name models or optimizers: a single one '', several by class (numbered where two share it), a dict's by key."""
     if given is None:
         return {}
     if isinstance(given, Mapping):
@@ -277,8 +281,7 @@ def by_name(given: Any) -> dict[str, Any]:
     return dict(zip(names, given, strict=True)) if len(names) > 1 else {"": given[0]} if given else {}
 
 
-def named(role: str, name: str, thing: Any) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield (role, name, tensor) of each parameter and buffer of a module, or of each tensor of a nest."""
+def _named(role: str, name: str, thing: Any) -> Iterator[tuple[str, str, Tensor]]:
     if isinstance(thing, nn.Module):
         thing = dict([*thing.named_parameters(), *thing.named_buffers()])
     for path, tensor in tensors_in(thing):

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from dbbench.measure.rates import hfu, mfu
+from dbbench.measure import rates
 from dbbench.profile.fold import fold
 from dbbench.profile.page import Block, Grid, Heading, Lines, Shown
 from dbbench.report import text
@@ -306,11 +306,14 @@ def _rates(profile: Profile, flops: dict[str, int]) -> list[str]:
     lines = [f"{text.seconds(seconds)} a step, median of {len(profile.seconds_per_step)} untraced steps"]
     rate = profile.peak_flops_per_second
     if rate and flops:
+        mfu, hfu = rates.mfu(flops, seconds, rate), rates.hfu(flops, seconds, rate)
         source = f" ({profile.peak_flops_source})" if profile.peak_flops_source else ""
         lines.append(
-            f"MFU {text.share(mfu(flops, seconds, rate))} (forward and backward), "
-            f"HFU {text.share(hfu(flops, seconds, rate))} (all that ran), of {flop_words(rate, 'FLOP/s')}{source}"
+            f"MFU {text.share(mfu)} (forward and backward), HFU {text.share(hfu)} (all that ran), of "
+            f"{flop_words(rate, 'FLOP/s')}{source}"
         )
+    elif flops and profile.peak_flops_source:
+        lines.append(f"no MFU: {profile.peak_flops_source}")
     return lines
 
 

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 import torch
 
-from benchmarks.ledger_steps import STEPS, Kind, truth
+from benchmarks.ledger_steps import LIMITS, STEPS, Kind, truth
 from benchmarks.ledger_steps.catalogue import BATCH, LENGTH, WIDTH
 from benchmarks.ledger_steps.truth import Run
 from dbbench.results.roles import ROLES
@@ -27,9 +27,6 @@ OTHER_WAY_UNDER_A_MODE = {
 
 #: Autocast drops its casts of the weights all at once, in the order of a hash map of their addresses.
 FREED_IN_ANY_ORDER = {"autocast_bf16", "autocast_accumulation"}
-
-#: The one kind that the ledger cannot follow to the byte, and what it misses.
-LIMITS = {"packed_in_numpy": "Tensor.numpy() makes a storage unresizable; inputs then look like memory of numpy's own"}
 
 
 def _kinds() -> list[pytest.param]:  # type: ignore[valid-type]
