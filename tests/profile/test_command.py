@@ -255,7 +255,12 @@ def test_factories_default_to_cuda_unless_the_callable_asks_where(monkeypatch: p
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
     for name, device in (("averaged", "cpu"), ("net", "cuda")):
         with command._place(Target(f"toy_train:{name}"), Order(device="cuda")) as told:
-            assert (told, torch.get_default_device().type) == ("cuda", device)
+            assert told == "cuda"
+            try:
+                made = torch.empty(1).device.type
+            except (AssertionError, RuntimeError) as error:  # there is no CUDA here, and it was asked for
+                made = "cuda" if "CUDA" in str(error) or "NVIDIA" in str(error) else str(error)
+            assert made == device
 
 
 def test_the_installed_command_finds_a_script_by_its_path(tmp_path: Path) -> None:
