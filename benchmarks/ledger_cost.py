@@ -5,8 +5,8 @@
 Chains of (Linear, ReLU) pairs grow until a training step dispatches 100,000 ops; two transformers stand beside them. On
 each, the plain step and the step under each tool run in turn, round after round, in one process on one thread, and
 every ratio is taken within a round. A tool's time is all that its user waits for: opening, the traced step, closing and
-the figures; the ledger's include the peak, its split and the table of what is held by module and op. The same around a
-step that does nothing is what a tool costs once, whatever the step; the rest is what it costs an op.
+the figures; the ledger's include the peak, its split and what is held by module and op. Opening and closing
+is what a tool costs once, whatever the step; the rest, less the plain step, is what it costs an op.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FEWEST_ROUNDS = 3
 #: A tool whose step would take longer than this sits out the larger chains.
 STEP_LIMIT_SECONDS = 60.0
 #: Rounds on one model stop after this long, once there are `FEWEST_ROUNDS`.
-MODEL_LIMIT_SECONDS = 150.0
+MODEL_LIMIT_SECONDS = 100.0
 #: Growth is fitted from here on: below, the noise of what a tool costs once is as large as what its ops cost.
 LARGE_OPS = 1_000
 PLAIN, LEDGER, FLOPS, MEMORY = "plain step", "ledger", "FlopCounterMode", "MemTracker"
@@ -63,7 +63,7 @@ class Job:
 
 @dataclass
 class Timed:
-    """One model's rounds, by tool and in round order: seconds of the step under it, and of a step that does nothing.
+    """One model's rounds, by tool and in round order: seconds in all, and of those the seconds of opening and closing.
 
     ``parts`` splits the ledger's.
     """
@@ -71,12 +71,12 @@ class Timed:
     name: str
     ops: int
     seconds: dict[str, list[float]]
-    empty: dict[str, list[float]]
+    opening: dict[str, list[float]]
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     def an_op(self, tool: str) -> list[float]:
-        """Return (with ``tool`` - with it around nothing - the plain step) / ops of each round, in µs."""
-        rounds = zip(self.seconds[tool], self.empty[tool], self.seconds[PLAIN], strict=True)
+        """Return (with ``tool`` - its opening and closing - the plain step) / ops of each round, in µs."""
+        rounds = zip(self.seconds[tool], self.opening[tool], self.seconds[PLAIN], strict=True)
         return [1e6 * (ours - once - plain) / self.ops for ours, once, plain in rounds]
 
     def whole(self, tool: str) -> list[float]:
@@ -84,8 +84,8 @@ class Timed:
         return [1e6 * seconds / self.ops for seconds in self.seconds[tool]]
 
     def once(self, tool: str) -> float:
-        """Return the median of what ``tool`` costs around a step that does nothing, in ms."""
-        return 1e3 * statistics.median(self.empty[tool])
+        """Return the median of what it takes to open and close ``tool``, in ms."""
+        return 1e3 * statistics.median(self.opening[tool])
 
 
 def median_ratio(theirs: list[float], ours: list[float]) -> float:
@@ -135,11 +135,16 @@ def vision() -> Job:
     return _job(network, torch.randn(16, 1, 28, 28), lambda logits: F.cross_entropy(logits, targets))
 
 
-def run_plain(job: Job, parts: dict[str, float]) -> None:
+OPENING = "opening and closing"
+
+
+def run_plain(job: Job) -> dict[str, float]:
+    began = time.perf_counter()
     job.step()
+    return {"the step": time.perf_counter() - began, OPENING: 0.0}
 
 
-def run_ledger(job: Job, parts: dict[str, float]) -> None:
+def run_ledger(job: Job) -> dict[str, float]:
     """Trace the step and make its account; the table of what is held at the peak is part of it."""
     began = time.perf_counter()
     with Ledger(job.model, job.optimizer) as ledger:
@@ -147,28 +152,44 @@ def run_ledger(job: Job, parts: dict[str, float]) -> None:
         job.step()
         stepped = time.perf_counter()
     closed = time.perf_counter()
-    account = ledger.account()
-    assert sum(row.bytes for row in account.held) == account.peak_bytes
-    parts["opening and closing"] = opened - began + closed - stepped
-    parts["the step, traced"] = stepped - opened
-    parts["account and table"] = time.perf_counter() - closed
+    peak = ledger.peak
+    assert sum(row.bytes for row in peak.held) == peak.bytes
+    return _parts(began, opened, stepped, closed)
 
 
-def run_flops(job: Job, parts: dict[str, float]) -> None:
+def run_flops(job: Job) -> dict[str, float]:
+    began = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
+        opened = time.perf_counter()
         job.step()
+        stepped = time.perf_counter()
+    closed = time.perf_counter()
     counter.get_total_flops()
+    return _parts(began, opened, stepped, closed)
 
 
-def run_memory(job: Job, parts: dict[str, float]) -> None:
+def run_memory(job: Job) -> dict[str, float]:
+    began = time.perf_counter()
     tracker = MemTracker()
     tracker.track_external(job.model, job.optimizer)
     with tracker:
+        opened = time.perf_counter()
         job.step()
+        stepped = time.perf_counter()
+    closed = time.perf_counter()
     assert tracker.get_tracker_snapshot("peak")
+    return _parts(began, opened, stepped, closed)
 
 
-TOOLS: dict[str, Callable[[Job, dict[str, float]], None]] = {
+def _parts(began: float, opened: float, stepped: float, closed: float) -> dict[str, float]:
+    return {
+        OPENING: opened - began + closed - stepped,
+        "the step, traced": stepped - opened,
+        "account and table": time.perf_counter() - closed,
+    }
+
+
+TOOLS: dict[str, Callable[[Job], dict[str, float]]] = {
     PLAIN: run_plain,
     LEDGER: run_ledger,
     FLOPS: run_flops,
@@ -176,13 +197,10 @@ TOOLS: dict[str, Callable[[Job, dict[str, float]], None]] = {
 }
 
 
-def timed_run(tool: str, job: Job) -> tuple[float, dict[str, float]]:
-    """Return the seconds of ``job``'s step under ``tool``, and where the ledger's went."""
+def timed_run(tool: str, job: Job) -> dict[str, float]:
+    """Return the seconds of ``job``'s step under ``tool``, in parts."""
     gc.collect()  # what another tool left behind is not this one's to collect
-    parts: dict[str, float] = {}
-    start = time.perf_counter()
-    TOOLS[tool](job, parts)
-    return time.perf_counter() - start, parts
+    return TOOLS[tool](job)
 
 
 def measure(name: str, job: Job, tools: list[str], rounds: int) -> Timed:
@@ -191,17 +209,17 @@ def measure(name: str, job: Job, tools: list[str], rounds: int) -> Timed:
         job.step()
     with CountOps() as counted:
         job.step()
-    nothing = Job(job.model, job.optimizer, lambda: None)
     timed = Timed(name, counted.count, {tool: [] for tool in tools}, {tool: [] for tool in tools})
     began = time.perf_counter()
     for number in range(rounds):
         for place in range(len(tools)):
             tool = tools[(number + place) % len(tools)]
-            timed.empty[tool].append(timed_run(tool, nothing)[0])
-            seconds, parts = timed_run(tool, job)
-            timed.seconds[tool].append(seconds)
-            for part, value in parts.items():
-                timed.parts.setdefault(part, []).append(value)
+            parts = timed_run(tool, job)
+            timed.seconds[tool].append(sum(parts.values()))
+            timed.opening[tool].append(parts[OPENING])
+            if tool == LEDGER:
+                for part, value in parts.items():
+                    timed.parts.setdefault(part, []).append(value)
         if number + 1 >= FEWEST_ROUNDS and time.perf_counter() - began > MODEL_LIMIT_SECONDS:
             break
     whole = "  ".join(f"{tool} {statistics.median(timed.whole(tool)):9.1f}" for tool in tools)
@@ -328,7 +346,7 @@ def report(chains: list[Timed], others: list[Timed]) -> str:
         "and the table of what is held by role, module and op.",
         "",
         "- *whole*: that time over the ops which the step dispatches;",
-        "- *once*: that time around a step that does nothing (the ledger runs Python's cycle collector);",
+        "- *once*: of that, opening and closing (the ledger runs Python's cycle collector and looks at every object);",
         "- *an op*: (whole time − once − the plain step) over the ops.",
         "",
         *verdicts(chains, others),

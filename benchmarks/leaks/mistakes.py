@@ -7,15 +7,14 @@ the peak of the last step, so that nothing of the ledger is in it.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.leaks.catalogue import Sign, mistake
 from benchmarks.leaks.train import (
     BATCH,
     HEADS,
@@ -32,63 +31,23 @@ from benchmarks.leaks.train import (
     made,
 )
 
-FLOAT, LONG = 4, 8
+FLOAT = 4
 TOKENS = BATCH * LENGTH
 EARLIER = STEPS - 1  # steps before the one that is measured
 PARAMETERS_BYTES = FLOAT * (
     2 * VOCABULARY * WIDTH  # embedding and head
     + LAYERS * (4 * WIDTH + (4 * WIDTH + 8 * WIDTH) * WIDTH + (4 + 4 + 1) * WIDTH)  # norms, weights, biases
 )
-#: What autograd keeps of one pass at the very least: the norm's input and result, q, k and v, the attention's result;
-#: norm's input and result, GELU's input and result; and the softmax behind the head.
-GRAPH_BYTES = FLOAT * TOKENS * (LAYERS * (1 + 1 + 3 + 1 + 1 + 1 + 4 + 4) * WIDTH + VOCABULARY)
-
-
-@dataclass(frozen=True)
-class Sign:
-    """What is to be seen of a mistake: lines of this role, whose module and holder match, hold ``bytes`` more."""
-
-    role: str
-    bytes: int
-    module: str = ".*"
-    holder: str = ".*"
-
-    def matches(self, role: str, module: str, holder: str) -> bool:
-        """Tell whether a line of the ledger's is the sign."""
-        return (
-            role == self.role
-            and re.fullmatch(self.module, module) is not None
-            and re.fullmatch(self.holder, holder) is not None
-        )
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One script with its mistake. ``exact`` says that the signs' bytes are no mere lower bound."""
-
-    name: str
-    story: str
-    train: Callable[[Watch], None]
-    signs: tuple[Sign, ...]
-    exact: bool
-
-
-MISTAKES: dict[str, Mistake] = {}
-
-
-def mistake(*signs: Sign, exact: bool = True) -> Callable[[Callable[[Watch], None]], Callable[[Watch], None]]:
-    """Register a script and what is to be seen of it."""
-
-    def register(train: Callable[[Watch], None]) -> Callable[[Watch], None]:
-        name, story = train.__name__, " ".join((train.__doc__ or "").split())
-        MISTAKES[name] = Mistake(name, story, train, signs, exact)
-        return train
-
-    return register
+#: What autograd keeps of one pass, but for the tokens. In a layer: the inputs and results of both norms, q, k and v,
+#: the attention's result, GELU's input and result; each norm's mean and deviation; each row's sum in the attention.
+#: Then the head's input, the log-softmax behind it, and the sum of the loss's weights.
+GRAPH_BYTES = FLOAT * (
+    LAYERS * TOKENS * ((2 + 2 + 3 + 1 + 4 + 4) * WIDTH + 2 * 2 + HEADS) + TOKENS * (WIDTH + VOCABULARY) + 1
+)
 
 
 @mistake(
-    Sign("retained", EARLIER * GRAPH_BYTES, holder=r"graph of local 'losses\[\d\]' in keep_losses"), exact=False
+    Sign("retained", EARLIER * GRAPH_BYTES, holder=r"graph of local 'losses\[[\d.,]+\]' in keep_losses", exact=False)
 )
 def keep_losses(watch: Watch) -> None:
     """Validates without `no_grad` and keeps every loss for a plot, and with it the graph of its pass."""
@@ -103,7 +62,7 @@ def keep_losses(watch: Watch) -> None:
             losses.append(loss_of(model(unseen), after))
 
 
-@mistake(Sign("retained", GRAPH_BYTES, holder="graph of local 'loss' in retain_graph"), exact=False)
+@mistake(Sign("retained", GRAPH_BYTES, holder="graph of local 'loss' in retain_graph", exact=False))
 def retain_graph(watch: Watch) -> None:
     """Calls `backward(retain_graph=True)`, so that a step's graph lives until the next loss takes its name."""
     model, optimizer = made()
@@ -128,7 +87,7 @@ def remembering(features: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], No
     Sign(
         "retained",
         EARLIER * TOKENS * WIDTH * FLOAT,
-        holder=r"local 'hook of model\.layers\.1\.<features>\[\d\]' in hook_outputs",
+        holder=r"local 'hook of model\.layers\.1\.<features>\[[\d.,]+\]' in hook_outputs",
     )
 )
 def hook_outputs(watch: Watch) -> None:
@@ -154,7 +113,7 @@ def forget_zero_grad(watch: Watch) -> None:
             optimizer.step()
 
 
-@mistake(Sign("temporaries", PARAMETERS_BYTES), exact=False)
+@mistake(Sign("temporaries", PARAMETERS_BYTES, op=r"aten\._foreach_.+", exact=False))
 def foreach_optimizer(watch: Watch) -> None:
     """Uses AdamW's foreach implementation, whose update makes scratch the size of the model."""
     model = LanguageModel()
@@ -167,7 +126,7 @@ def foreach_optimizer(watch: Watch) -> None:
             optimizer.zero_grad()
 
 
-@mistake(Sign("ema", PARAMETERS_BYTES, holder=r"LanguageModel\..+"))
+@mistake(Sign("ema", PARAMETERS_BYTES, holder=r"LanguageModel\b.+"))
 def average_on_device(watch: Watch) -> None:
     """Keeps a moving average of the weights beside the model instead of on the host."""
     model, optimizer = made()
@@ -216,7 +175,7 @@ class PlainAttention(Attention):
         "activations",
         BATCH * HEADS * LENGTH * LENGTH * FLOAT,
         module=r"layers\.1\.attention",
-        holder=r"output of _softmax in layers\.1\.attention",
+        holder="output of _softmax.*",
     )
 )
 def plain_attention(watch: Watch) -> None:
@@ -235,7 +194,7 @@ def plain_attention(watch: Watch) -> None:
 _LONGEST = 1024
 
 
-@mistake(Sign("buffers", LAYERS * _LONGEST**2, module=r"layers\.\d\.attention"))
+@mistake(Sign("buffers", LAYERS * _LONGEST**2, module=r"layers\.[\d{}.,]+\.attention"))
 def mask_per_layer(watch: Watch) -> None:
     """Registers a causal mask for the longest text in every layer, where one or none would do."""
     model, optimizer = made()
@@ -253,7 +212,11 @@ SEEN: dict[int, Tensor] = {}
 
 
 @mistake(
-    Sign("retained", EARLIER * TOKENS * VOCABULARY * FLOAT, holder=r"global 'SEEN\[\d\]' in benchmarks\.leaks\.mistakes")
+    Sign(
+        "retained",
+        EARLIER * TOKENS * VOCABULARY * FLOAT,
+        holder=r"global 'SEEN\[[\d.,]+\]' in benchmarks\.leaks\.mistakes",
+    )
 )
 def global_cache(watch: Watch) -> None:
     """Puts every step's logits into a dictionary of the module that nobody empties."""
@@ -266,10 +229,16 @@ def global_cache(watch: Watch) -> None:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+    SEEN.clear()  # the scripts after this one are not to find it
 
 
 @mistake(
-    Sign("retained", 2 * GRAPH_BYTES, holder=r"graph of local 'failures\[\d\].*' in keep_errors"), exact=False
+    Sign(
+        "retained",
+        2 * GRAPH_BYTES,
+        holder=r"(graph of )?local 'failures\[[\d.,]+\]\.__traceback__\.loss_of\.logits' in keep_errors",
+        exact=False,
+    ),
 )
 def keep_errors(watch: Watch) -> None:
     """Skips batches with bad labels and keeps the exceptions, whose tracebacks keep the frames that were running."""
@@ -314,10 +283,9 @@ class Activation(nn.Module):
         EARLIER * LAYERS * TOKENS * 4 * WIDTH * FLOAT,
         holder="ctx.x of SquaredReLU in the graph of local 'total' in sum_losses",
     ),
-    exact=False,
 )
 def sum_losses(watch: Watch) -> None:
-    """Adds losses up with their graphs, which a backward empties but for what a `autograd.Function` keeps on its ctx."""
+    """Adds losses up with their graphs, which a backward empties but for what an `autograd.Function` put on its ctx."""
     model, optimizer = made()
     for layer in model.layers:
         layer.act = Activation()

@@ -1,14 +1,14 @@
 """A small training script without mistakes: a language model of three layers on random tokens.
 
-    from benchmarks.leaks.train import Watch, train
-    with Watch() as watch:
-        train(watch)
-    print(watch.ledger.table())
+from benchmarks.leaks.train import Watch, train
+with Watch() as watch:
+    train(watch)
+print(watch.ledger.table())
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Self
 
@@ -44,7 +44,11 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(WIDTH), Attention()
-        self.mlp_norm, self.up, self.down = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.mlp_norm, self.up, self.down = (
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, 4 * WIDTH),
+            nn.Linear(4 * WIDTH, WIDTH),
+        )
         self.act: nn.Module = nn.GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,9 +110,7 @@ class Watch:
     def __exit__(self, *details: Any) -> None:
         self._stack.close()
 
-    def __call__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Any
-    ) -> AbstractContextManager[Any]:
+    def __call__(self, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Any) -> AbstractContextManager[Any]:
         """Return the context for the next step."""
         number, self._calls = self._calls, self._calls + 1
         if number < self.first:
@@ -120,6 +122,15 @@ class Watch:
             self._stack.enter_context(self.ledger)
         self.ledger.declare("inputs", "inputs", inputs)
         return self.ledger.step(number)
+
+
+def ledger_of(script: Callable[[Watch], None], first: int | None = None) -> dbbench.Ledger:
+    """Run ``script`` and return the ledger of its last step, or of all its steps from ``first`` on."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with Watch(first) as watch:
+        script(watch)
+    return watch.ledger
 
 
 def train(watch: Watch) -> None:

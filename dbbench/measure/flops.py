@@ -1,6 +1,6 @@
 """FLOPs of a step, by phase: matrix products, convolutions and attention, as the field counts them.
 
-A multiplication and an addition are two. The formulas are torch's own registry, with the two CPU attention kernels
+A multiplication and an addition are two. The formulas are torch's own registry's, with the two CPU attention kernels
 added. Elementwise work, norms, softmax, losses, look-ups and optimizer updates are free by this convention and stand on
 `FREE`; anything on neither list is reported by name with its number of calls, never passed over as zero.
 """
@@ -85,6 +85,19 @@ def _of_shapes(formula: Callable[..., int]) -> Formula:
     return counted
 
 
+def _product_of(first: int) -> Formula:
+    """Return the formula of a matrix product (of batches) whose factors are the arguments ``first`` and the next."""
+
+    def counted(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
+        return 2 * args[first].numel() * args[first + 1].shape[-1]
+
+    return counted
+
+
+#: The registry's formulas for these walk a tree of one pair of shapes, which takes longer than most products.
+_PRODUCTS = {"mm": _product_of(0), "bmm": _product_of(0), "addmm": _product_of(1), "baddbmm": _product_of(1)}
+
+
 def _of_tensors(formula: Callable[..., int]) -> Formula:
     return lambda args, kwargs, out: int(formula(*args, **kwargs, out_val=out))
 
@@ -124,9 +137,11 @@ class FlopCount:
         """Return the formula of ``func``, None for an op that is free by the convention."""
         packet = func._overloadpacket
         name = packet.__name__
+        if func.namespace == "aten" and name in _PRODUCTS:
+            return _PRODUCTS[name]
         known = private.flop_registry.get(packet)
         if known is not None:
-            # the wrapper finds the shapes by a general tree walk, which costs more than many a product it counts
+            # the wrapper around a formula finds the shapes by a general tree walk
             shaped = getattr(known, "__wrapped__", None)
             return self._noting(name, _of_tensors(known) if shaped is None else _of_shapes(shaped))
         if name in _CPU_ATTENTION:

@@ -26,6 +26,7 @@ _NEVER_HIDDEN = ("retained", "other", "ema")
 _HOLDERS_SHOWN = 5
 #: Share of the peak from which temporaries, and further holders, are not summed up in the last line.
 _LARGE = 0.01
+_NEARLY = 0.9
 #: What belongs to the model's parameters is shown by module from this share of the peak.
 _MODELS_OWN = ("parameters", "gradients", "optimizer", "buffers")
 _LARGE_OF_MODEL = 0.05
@@ -130,16 +131,32 @@ def warnings(profile: Profile) -> list[str]:
             f"{text.mib(size)} MiB ({_share(size, profile.peak_bytes)}) are retained: alive past the phase that made "
             f"them and no part of the model; most, {text.mib(most_bytes)} MiB, by {most}"
         )
-    if profile.peak_phase == "forward" and profile.split["gradients"]:
+    when = _gradients_too_early(profile)
+    if when:
         found.append(
-            f"{text.mib(profile.split['gradients'])} MiB of gradients are alive while a forward runs: an earlier "
-            "backward left them"
+            f"{text.mib(profile.split['gradients'])} MiB of gradients are alive {when}: an earlier backward left them"
         )
     temporaries = profile.split["temporaries"]
     if profile.peak_phase == "optimizer" and temporaries >= _LARGE * profile.peak_bytes:
         found.append(f"the optimizer's update makes the peak, with {text.mib(temporaries)} MiB of scratch")
     rise = _rise(profile.steps)
     return [*found, rise] if rise else found
+
+
+def _gradients_too_early(profile: Profile) -> str:
+    """Say when the peak has gradients that its own backward cannot have made yet."""
+    split = profile.split
+    if profile.peak_phase == "forward" and split["gradients"]:
+        return "while a forward runs"
+    # a backward lets go of activations as it makes gradients, so with nearly all of those it has not made all of these
+    complete = split["gradients"] >= split["parameters"] > 0
+    if (
+        profile.peak_phase == "backward"
+        and complete
+        and split["activations"] > _NEARLY * profile.own_peaks["activations"]
+    ):
+        return "as a backward begins"
+    return ""
 
 
 def _rise(steps: list[StepFigures]) -> str:
@@ -220,16 +237,20 @@ def _lines(profile: Profile, limit: int) -> tuple[list[_Line], list[Held]]:
 
 
 def _models_own_together(lines: list[_Line], peak_bytes: int) -> list[_Line]:
-    """Sum up by role and kind what belongs to the model's parameters, but for the large: it says little by module."""
-    found, groups = [], dict[tuple[str, str], list[_Line]]()
+    """Sum up by role and kind what belongs to the model's parameters, but for the large: it says little by module.
+
+    Of a copy of them, by the copy: its holders are ``copy.path.of.parameter``.
+    """
+    found, groups = [], dict[tuple[str, str, str], list[_Line]]()
     for line in lines:
-        if line.role in _MODELS_OWN and line.bytes < _LARGE_OF_MODEL * peak_bytes:
-            groups.setdefault((line.role, line.op), []).append(line)
+        if line.role in (*_MODELS_OWN, "ema") and line.bytes < _LARGE_OF_MODEL * peak_bytes:
+            groups.setdefault((line.role, line.op, line.holder.partition(".")[0]), []).append(line)
         else:
             found.append(line)
-    for (role, op), alike in groups.items():
+    for (role, op, copy), alike in groups.items():
         rows = [row for line in alike for row in line.members]
-        found.append(alike[0] if len(alike) == 1 else _Line(role, _several(rows, "module"), op, "", rows))
+        holder = f"{copy} ({sum(row.storages for row in rows)} tensors)" if copy else ""
+        found.append(alike[0] if len(alike) == 1 else _Line(role, _several(rows, "module"), op, holder, rows))
     return found
 
 

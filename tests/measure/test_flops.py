@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from dbbench.measure.flops import FlopCount
 from dbbench.measure.ledger import BareLedger as Ledger
 from dbbench.networks.base import InputShape
 from dbbench.networks.vit import ViT
@@ -65,3 +66,17 @@ def test_an_op_without_a_formula_is_named() -> None:
         torch.linalg.inv(torch.eye(4))
         torch.linalg.inv(torch.eye(4))
     assert ledger.uncounted == {"aten.linalg_inv_ex": 2, "aten._linalg_check_errors": 2}
+
+
+def test_products_are_counted_as_torchs_registry_counts_them() -> None:
+    """Our own short formulas would drift from the field's."""
+    a, b, c, d = torch.empty(3, 4), torch.empty(4, 5), torch.empty(2, 3, 4), torch.empty(2, 4, 5)
+    calls = {
+        "mm": (a, b), "addmm": (torch.empty(5), a, b), "bmm": (c, d), "baddbmm": (torch.empty(2, 3, 5), c, d),
+    }  # fmt: skip
+    for name, args in calls.items():
+        packet = getattr(torch.ops.aten, name)
+        out = packet(*args)
+        ours = FlopCount().formula(packet.default)
+        assert ours is not None
+        assert ours(args, {}, out) == flop_registry[packet](*args, out_val=out), name

@@ -107,6 +107,14 @@ def test_what_nobody_meant_to_keep_is_never_hidden() -> None:
     assert rows[-2][0] == "everything else"
 
 
+def test_a_copy_of_the_weights_is_a_line() -> None:
+    """Broken if an average of the weights is told in as many lines as it has tensors."""
+    copies = [("ema", "", "(before)", f"Net.layers.{i}.{j}.weight", 2**16 + j) for i in range(3) for j in range(20)]
+    others = [("ema", "", "(before)", f"ema.layers.{i}.{j}.weight", 2**16 + j) for i in range(3) for j in range(20)]
+    told = [row for row in held_cells(profile(before=copies + others), 20) if row[0] == "ema"]
+    assert [(row[3], row[5]) for row in told] == [("Net (60 tensors)", "3.75"), ("ema (60 tensors)", "3.75")]
+
+
 def test_the_last_line_says_what_it_sums_up() -> None:
     """Broken if a reader cannot tell what the summed-up bytes are for."""
     shown = profile()
@@ -196,6 +204,13 @@ def test_gradients_in_a_forward_and_retained_bytes_are_flagged() -> None:
     (line,) = module.warnings(profile(before=gradients))
     assert "20.00 MiB of gradients are alive while a forward runs" in line
     assert module.warnings(profile(before=gradients, peak_phase="backward")) == []
+    # of all 48 parameters, before the backward has let go of what it needs for them
+    gradients = [("gradients", f"layers.{i}", "weight", "", 4 * MIB) for i in range(12)]
+    shown = profile(before=gradients, peak_phase="backward")
+    (line,) = module.warnings(shown)
+    assert "48.00 MiB of gradients are alive as a backward begins" in line
+    later = shown.model_copy(update={"own_peaks": shown.own_peaks | {"activations": 2 * shown.split["activations"]}})
+    assert module.warnings(later) == []
     leak = [("retained", "m", "aten.mm", f"local 'losses[{i}]' in train", 4 * MIB) for i in range(3)]
     (line,) = module.warnings(profile([*leak, ("retained", "m", "aten.mm", "local 'y' in f", 5 * MIB)]))
     assert "17.00 MiB" in line and "most, 12.00 MiB, by local 'losses[0..2]' in train" in line
