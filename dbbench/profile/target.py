@@ -182,10 +182,15 @@ def _from_file(path: Path, reference: str) -> ModuleType:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as when Python runs it
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name, known = path.stem, sys.modules.get(path.stem)
+    if known is not None:
+        if getattr(known, "__file__", None) and Path(known.__file__ or "").resolve() == path.resolve():
+            return known
+        name = f"{name}_at_{path.resolve().parent.name}"  # another module's name is not this one's to take
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 

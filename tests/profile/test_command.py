@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,10 +32,11 @@ CONVOLUTION, LINEAR = 2 * BATCH * 64 * 8 * 3 * 9, 2 * BATCH * 8 * 64 * 10
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     toy_train.calls.clear()
-    toy_train.seen.clear()
+    yield
+    toy_train.seen.clear()  # tensors that another test's ledger would find
 
 
 def invoke(*arguments: str) -> Any:
@@ -203,8 +205,11 @@ def test_strict_fails_and_names_the_op() -> None:
         ("uses_the_outside", "a real tensor meets a fake one: it was made before", "self.act(self.up(x))"),
     ],
 )
-def test_a_fake_step_that_needs_data_is_told_where_and_what_to_do(name: str, words: str, code: str) -> None:
+def test_a_fake_step_that_needs_data_is_told_where_and_what_to_do(
+    name: str, words: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A traceback from torch's inside would be all."""
+    monkeypatch.setattr(toy_train, "OUTSIDE", torch.ones(BATCH, WIDTH))
     done = invoke(f"toy_train:{name}", "--device", "fake")
     assert done.exit_code == 1
     (line,) = done.stderr.splitlines()

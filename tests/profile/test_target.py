@@ -70,6 +70,17 @@ def test_scripts_beside_one_are_found_and_their_names_suggested(folder: Path) ->
         Target("fine_tune_here:Setting.mak")
 
 
+def test_a_script_takes_no_other_modules_name(folder: Path) -> None:
+    """A script called ``profile.py`` would be what everybody else imports from then on."""
+    import profile
+
+    (folder / "profile.py").write_text("made = []\ndef make():\n    made.append(1)\n    return len(made)\n")
+    assert Target("profile.py:make").function() == 1
+    assert sys.modules["profile"] is profile
+    (folder / "made_once.py").write_text("made = []\ndef make():\n    made.append(1)\n    return len(made)\n")
+    assert [Target(f"{name}:make").function() for name in ("made_once", "made_once.py")] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 WIDTH, HIDDEN, BATCH = 32, 128, 64
 Made = tuple[nn.Module, torch.optim.Optimizer, Callable[[], None]]
 
-OUTSIDE = torch.ones(BATCH, WIDTH)
+#: A tensor that is there before a callable runs; a test puts it here.
+OUTSIDE: torch.Tensor | None = None
 #: What the callables note of how they were called.
 calls: Counter[str] = Counter()
 seen: list[Any] = []
@@ -174,7 +175,7 @@ def reads_an_array() -> Made:
 
 
 def uses_the_outside() -> Made:
-    """A step on a tensor that was there when the module was imported."""
+    """A step on a tensor that was there before."""
     model, optimizer, _ = net()
     return model, optimizer, lambda: model(OUTSIDE).sum().backward()
 
