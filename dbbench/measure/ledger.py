@@ -58,6 +58,8 @@ class BareLedger:
         self._identities = Identities(self._recorder)
         self._census, self._strict = census, strict
         self._thread = 0
+        self._steps_begun = 0
+        self._named: dict[int, int] = {}  # storage -> steps begun when its holder was named
         self.flops: list[tuple[Window, Counter[str]]] = []
         self.ended_early: str | None = None
         self._uncounted: Counter[str] = Counter()
@@ -164,6 +166,7 @@ class BareLedger:
         self._recorder.settle()
         self._identities.refresh()
         self._name_survivors()
+        self._steps_begun += 1
 
     def _windows_end(self, window: Window, error: BaseException | None) -> None:
         self.trace.windows.append(window)
@@ -172,6 +175,7 @@ class BareLedger:
         if window.kind == "step":
             self._uncounted += self._recorder.flops.uncounted
             self._name_survivors()
+            self._name_again()
         if error is not None and self.ended_early is None:
             self.ended_early = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             seen = self.account()
@@ -209,6 +213,17 @@ class BareLedger:
                 if number not in trace.identity and trace.outlived.get(number) in (None, NOBODY)
             )
 
+    def _name_again(self) -> None:
+        """Look once more for the holders of what came from before this step: the variable may hold its own by now."""
+        old = [number for number, begun in self._named.items() if begun < self._steps_begun]
+        names = {number: self.trace.outlived[number] for number in old}
+        with self._recorder.aside():
+            self._find_holders(number for number in old if number not in self.trace.identity)
+        for number in old:
+            del self._named[number]
+            if self.trace.outlived[number] == NOBODY:
+                self.trace.outlived[number] = names[number]
+
     def _find_holders(self, numbers: Iterable[int]) -> None:
         wanted = self._recorder.addresses(numbers)
         if not wanted:
@@ -216,6 +231,7 @@ class BareLedger:
         found = find_holders(wanted, self._innermost_frame())
         for number, _ in wanted.values():
             self.trace.outlived[number] = found.get(number, NOBODY)
+            self._named[number] = self._steps_begun
 
     def _innermost_frame(self) -> FrameType | None:
         """Return the frame of the thread that trains; on CUDA a backward runs in others."""

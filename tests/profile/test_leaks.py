@@ -19,18 +19,6 @@ from benchmarks.leaks.train import LanguageModel, ledger_of, train
 #: The ledger's first step: None for a ledger of the last step alone.
 LATE, SEVERAL = None, 2
 
-#: Held at first by a variable that has moved on to the next step's, in whose name they stay.
-NAMED_ONCE = {("global_cache", LATE), ("global_cache", SEVERAL), ("sum_losses", SEVERAL)}
-
-stays_named = pytest.mark.xfail(reason="a holder is looked for once, when a phase ends")
-every_mistake_to_the_byte = pytest.mark.parametrize(
-    ("mistake", "first"),
-    [
-        pytest.param(m, first, id=f"{m.name}-{when}", marks=[stays_named] if (m.name, first) in NAMED_ONCE else [])
-        for m in MISTAKES.values()
-        for first, when in ((LATE, "late"), (SEVERAL, "several"))
-    ],
-)
 every_mistake = pytest.mark.parametrize("mistake", [pytest.param(m, id=m.name) for m in MISTAKES.values()])
 once_and_over_steps = pytest.mark.parametrize("first", [LATE, SEVERAL], ids=["late", "several"])
 
@@ -76,7 +64,8 @@ def test_the_clean_script_shows_nothing_of_the_kind(first: int | None) -> None:
     assert "\n! " not in str(clean.table())
 
 
-@every_mistake_to_the_byte
+@once_and_over_steps
+@every_mistake
 def test_what_a_mistake_holds_is_in_its_role_and_place(mistake: Mistake, first: int | None) -> None:
     """A byte would be booked on another role, module or holder than the mistake's: against the count by hand."""
     for sign in mistake.signs:
@@ -84,7 +73,8 @@ def test_what_a_mistake_holds_is_in_its_role_and_place(mistake: Mistake, first: 
         assert sign.bytes <= more <= (1 if sign.exact else 1.1) * sign.bytes
 
 
-@every_mistake_to_the_byte
+@once_and_over_steps
+@every_mistake
 def test_the_printed_table_alone_shows_it(mistake: Mistake, first: int | None) -> None:
     """The lines that tell would be summed up with others: every one of them, in a table of the default length."""
     mistaken = ledger(mistake.name, first)
