@@ -12,13 +12,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint as torch_checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["FakeTensor", "FakeTensorMode", "TorchDispatchMode", "flop_registry"]
+__all__ = [
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+    "FakeTensor",
+    "FakeTensorMode",
+    "TorchDispatchMode",
+    "flop_registry",
+]
 
 #: Called for every op, so bound once: the number of the backward pass that runs in this thread (-1 for none), and the
 #: autograd node that is being evaluated (None for none).
@@ -53,6 +65,11 @@ def has_no_memory(tensor: Tensor) -> bool:
 def in_fake_mode() -> bool:
     """Tell whether tensors made now are fake."""
     return torch._guards.detect_fake_mode() is not None
+
+
+def same_kind(tensor: Tensor, other: Tensor) -> bool:
+    """Tell whether ``other`` can become the data of ``tensor``."""
+    return torch._has_compatible_shallow_copy_type(tensor, other)
 
 
 def nodes_behind(root: Any, seen: set[int]) -> Iterator[Any]:

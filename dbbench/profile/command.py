@@ -6,9 +6,10 @@ fake tensors there is only the first.
 
 from __future__ import annotations
 
+import gc
 import time
-import traceback
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,11 @@ import torch
 from dbbench.errors import BadInput
 from dbbench.measure import device as devices
 from dbbench.measure import rates
-from dbbench.measure.fakes import fake_world
+from dbbench.measure.fakes import fake_world, needed_data
 from dbbench.measure.flops import UncountedOps
-from dbbench.profile.ledger import Ledger, by_name
-from dbbench.profile.target import Target, Training
+from dbbench.measure.precision import flops_by_precision, rate_of
+from dbbench.profile.ledger import Ledger
+from dbbench.profile.target import Target, Training, in_words, place_of
 from dbbench.results.profile import DeviceFigures, Profile
 
 Where = Literal["cpu", "cuda", "fake"]
@@ -34,8 +36,8 @@ SEED = 0
 class Order:
     """What to measure: ``warmup`` steps run before ``steps`` are traced, and before ``timed_steps`` are timed.
 
-    ``precision`` picks the device's rate for MFU (by default what the parameters are in); ``peak_flops_per_second`` is
-    the user's own rate. ``snapshot`` is where torch's record of CUDA's allocations goes.
+    ``precision`` picks the device's rate for MFU (by default what most FLOPs are in); ``peak_flops_per_second`` is the
+    user's own rate. ``snapshot`` is where torch's record of CUDA's allocations goes.
     """
 
     steps: int = 1
@@ -63,40 +65,62 @@ def profile_step(reference: str, order: Order) -> Outcome:
         raise BadInput(f"--device cuda: torch {torch.__version__} sees no CUDA device here (dbbench doctor says more)")
     if order.snapshot is not None and order.device != "cuda":
         raise BadInput(f"--snapshot {order.snapshot}: torch records the history of allocations on CUDA alone")
+    if order.peak_flops_per_second is not None and order.device == "fake":
+        raise BadInput("--peak-flops: fake tensors take no time, so there is no MFU")
     target = Target(reference)
     ledger, failure = _traced(target, order)
     profile, frame = ledger.profile(reference), ledger.timeline()
     if failure is None and order.device != "fake":
-        profile = profile.model_copy(update={"device_figures": _device_figures(target, order)})
-        profile = profile.model_copy(update=_rate_figures(target, order))
+        profile = profile.model_copy(update=_untraced(target, order, profile))
     return Outcome(profile, frame, failure)
 
 
 @contextmanager
-def _place(order: Order) -> Iterator[Literal["cpu", "cuda"]]:
-    """Seed, and let what is made land on the device; yields the device's name for the callable."""
+def _place(target: Target, order: Order) -> Iterator[Literal["cpu", "cuda"]]:
+    """Seed, and let what is made land on the device; yields the device's name for the callable.
+
+    On CUDA, factories make what they make there, unless the callable asks where to train: it may want some on the CPU.
+    """
+    gc.collect()  # what another pass left in cycles is not to go while this one is measured
     torch.manual_seed(SEED)
-    with fake_world() if order.device == "fake" else torch.device(order.device):
+    by_default = order.device == "cuda" and not target.takes_device
+    with fake_world() if order.device == "fake" else torch.device("cuda") if by_default else nullcontext():
         yield "cuda" if order.device == "cuda" else "cpu"
 
 
 def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
     """Run the steps under a ledger that is open before anything is made."""
     failure = None
-    with _place(order) as name, Ledger(device=name, strict=order.strict) as ledger:
+    with _place(target, order) as name, Ledger(device=name, strict=order.strict) as ledger:
         training = _made(target, name, order.device)
         ledger.follow(training.model, training.optimizer, training.inputs, training.ema)
         try:
-            for _ in range(order.warmup):
-                training.step()
-            for _ in range(order.steps):
-                with ledger.step():
-                    training.step()
+            _as_theirs(_train, target)(training.step, ledger, order.warmup, order.steps)
         except UncountedOps as error:
             failure = f"--strict: {error}"
         except Exception as error:
             failure = ledger.ended_early = _one_line(error, order.device)
     return ledger, failure
+
+
+def _train(step: Callable[[], Any], ledger: Ledger, warmup: int, steps: int) -> None:
+    for _ in range(warmup):
+        step()
+    for _ in range(steps):
+        with ledger.step():
+            step()
+
+
+def _as_theirs(function: Callable[..., None], target: Target) -> Callable[..., None]:
+    """Return ``function`` as if the target's callable ran it.
+
+    What a step keeps from one call to the next hangs on the step itself. The ledger names holders by the variables of
+    running functions, of which it leaves ours out: so the one that has the step passes for the one that made it.
+    """
+    make = target.function
+    name = getattr(make, "__qualname__", type(make).__qualname__)
+    code = function.__code__.replace(co_name=name.rpartition(".")[2], co_qualname=name)
+    return types.FunctionType(code, function.__globals__ | {"__name__": make.__module__}, name)
 
 
 def _made(target: Target, name: Literal["cpu", "cuda"], device: Where) -> Training:
@@ -108,24 +132,30 @@ def _made(target: Target, name: Literal["cpu", "cuda"], device: Where) -> Traini
         raise BadInput(f"{target.reference}: fails with {_one_line(error, device)}") from error
 
 
-def _one_line(error: Exception, device: str) -> str:
+def _one_line(error: BaseException, device: str) -> str:
     """Say what went wrong and where in the user's own code; of fake tensors, also what to do."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename)]
-    where = f" ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else ""
-    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    if device == "fake" and "fake" in f"{type(error).__module__} {error}".lower():
-        return f"{line}{where}; a fake tensor has no values: keep .item(), .numpy() and boolean masks out of the step"
-    return line + where
+    if device == "fake":
+        reason = needed_data(error)
+        if reason is not None:
+            return reason + place_of(error)
+    return in_words(error)
 
 
-def _is_theirs(filename: str) -> bool:
-    parts = Path(filename).parts
-    return "dbbench" not in parts and "torch" not in parts and not filename.startswith("<")
+def _untraced(target: Target, order: Order, profile: Profile) -> dict[str, Any]:
+    """Return the fields that the device and the clock fill in; a pass that fails costs its own and leaves a note."""
+    found: dict[str, Any] = {"notes": list(profile.notes)}
+    try:
+        found["device_figures"] = _device_figures(target, order)
+        found |= _rate_figures(target, order)
+    except Exception as error:
+        words = str(error) if isinstance(error, BadInput) else in_words(error)
+        found["notes"].append(f"a step outside the ledger failed, so what it was to measure is missing: {words}")
+    return found
 
 
 def _device_figures(target: Target, order: Order) -> DeviceFigures:
     """Run the steps without a ledger, for the allocator's own account."""
-    with _recorded(order), devices.watch(order.device) as watch, _place(order) as name:
+    with _place(target, order) as name, _recorded(order), devices.watch(order.device) as watch:
         training = target.make(name)
         for _ in range(order.warmup):
             training.step()
@@ -171,7 +201,7 @@ def _rate_figures(target: Target, order: Order) -> dict[str, Any]:
     """Time the steps, undisturbed, and find the rate that MFU and HFU are shares of."""
     synchronise = torch.cuda.synchronize if order.device == "cuda" else nullcontext
     seconds = []
-    with _place(order) as name:
+    with _place(target, order) as name:
         training = target.make(name)
         for _ in range(order.warmup):
             training.step()
@@ -181,23 +211,17 @@ def _rate_figures(target: Target, order: Order) -> dict[str, Any]:
             training.step()
             synchronise()
             seconds.append(time.perf_counter() - start)
-    peak, source = _peak_rate(order, training)
+        peak, source = _peak_rate(order, training)
     return {"seconds_per_step": seconds, "peak_flops_per_second": peak, "peak_flops_source": source}
 
 
 def _peak_rate(order: Order, training: Training) -> tuple[float | None, str]:
-    """Return the FLOP/s that MFU is a share of, and where it is from or why there is none."""
+    """Return the FLOP/s that MFU is a share of, and where it is from or why there is none; may take a further step."""
     if order.peak_flops_per_second is not None:
         return order.peak_flops_per_second, "--peak-flops"
-    if order.device == "cuda":
-        return rates.peak_flops_per_second(torch.cuda.get_device_name(), order.precision or _precision(training))
-    return None, "the peak of a CPU is in no table (--peak-flops gives one)"
-
-
-def _precision(training: Training) -> rates.Precision:
-    """Return what the parameters' matrix products run in, unless autocast lowers it: that only the user knows."""
-    parameters = (p for model in by_name(training.model).values() for p in model.parameters())
-    kind = next((p.dtype for p in parameters), torch.float32)
-    if kind in (torch.bfloat16, torch.float16):
-        return "bf16" if kind is torch.bfloat16 else "fp16"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "fp32"
+    if order.device == "cpu":
+        return None, "the peak of a CPU is in no table (--peak-flops gives one)"
+    device = torch.cuda.get_device_name()
+    if order.precision is not None:
+        return rates.peak_flops_per_second(device, order.precision)
+    return rate_of(device, flops_by_precision(training.step))

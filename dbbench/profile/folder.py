@@ -10,6 +10,7 @@ import pandas as pd
 from dbbench.profile.table import MemoryTable
 from dbbench.report.figure_style import NothingToDraw, page, save
 from dbbench.report.figure_timeline import draw_step
+from dbbench.report.figure_waterfall import draw_profile
 from dbbench.results.profile import Profile, write_profile
 from dbbench.results.store import write_atomically
 
@@ -17,10 +18,15 @@ SUMMARY_ROWS = 40
 
 
 def save_profile(folder: Path, profile: Profile, frame: pd.DataFrame) -> None:
-    """Write ``summary.md``, ``step.png``, ``step.pdf``, then what `read_profile` reads back, into ``folder``."""
+    """Write ``summary.md``, the figures ``step`` and ``waterfall`` (PNG and PDF), then what `read_profile` reads back.
+
+    A figure without data is left out: the waterfall needs every figure of the device's own account.
+    """
     write_atomically(folder / "summary.md", MemoryTable(profile, SUMMARY_ROWS).markdown().encode())
-    for suffix in (".png", ".pdf"):  # an older drawing would be of another step
-        (folder / "step").with_suffix(suffix).unlink(missing_ok=True)
-    with page(), suppress(NothingToDraw):  # a step may have failed before its first allocation
-        save(draw_step(frame, profile.name), folder / "step")
+    figures = {"step": lambda: draw_step(frame, profile.name), "waterfall": lambda: draw_profile(profile)}
+    for name, draw in figures.items():
+        for suffix in (".png", ".pdf"):  # an older drawing would be of another step
+            (folder / name).with_suffix(suffix).unlink(missing_ok=True)
+        with page(), suppress(NothingToDraw):  # a step may have failed before its first allocation
+            save(draw(), folder / name)
     write_profile(folder, profile, frame)

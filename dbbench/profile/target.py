@@ -11,19 +11,36 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
+import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
+import dbbench
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.profile.ledger import by_name
 
 _PARTS = ("model", "optimizer", "step", "inputs", "ema")
 _NEEDED = _PARTS[:3]
+_SHAPE = "(model, optimizer, step)"
+#: Where code lives that no user wrote: an error is said to be where it left theirs.
+_NOT_THEIRS = tuple(
+    f"{folder.resolve()}{os.sep}"
+    for folder in (
+        Path(dbbench.__file__).parent,
+        Path(torch.__file__).parent,
+        *map(Path, (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,8 @@ class Training:
 class Target:
     """A callable that makes a training, found by name: ``package.module:callable`` or ``path/to/file.py:callable``.
 
-    Raises BadInput, one line, for a name that leads nowhere and, in `make`, for a return value that is no training.
+    The working directory can be imported from. Raises BadInput, one line, for a name that leads nowhere and, in
+    `make`, for a return value that is no training. ``takes_device`` tells whether it is told where to train.
     """
 
     def __init__(self, reference: str) -> None:
@@ -48,23 +66,38 @@ class Target:
         module_name, colon, attribute = reference.rpartition(":")
         if not colon or not module_name or not attribute:
             raise BadInput(f"{reference}: name a callable as package.module:callable or file.py:callable")
-        module = _imported(module_name, reference)
-        make = getattr(module, attribute, None)
-        if make is None:
-            offered = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            raise BadInput(f"{reference}: {module_name} has no '{attribute}'{did_you_mean(attribute, offered)}")
-        if not callable(make):
-            raise BadInput(f"{reference}: '{attribute}' is a {type(make).__name__}, not a callable")
-        self._make = make
-        self._takes_device = _takes_device(make, reference)
+        found: Any = _imported(module_name, reference)
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                offered = [name for name, value in vars(found).items() if callable(value) and name[0] != "_"]
+                raise BadInput(f"{reference}: {module_name} has no '{attribute}'{did_you_mean(part, offered)}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise BadInput(f"{reference}: '{attribute}' is {_kind(found)}, not a callable")
+        self.function: Callable[..., Any] = found
+        needed = _needed(found)
+        for name in needed:
+            if name != "device":
+                raise BadInput(
+                    f"{reference}: takes the parameter '{name}'; it may take 'device' and must take nothing else"
+                )
+        self.takes_device = "device" in needed or "device" in _parameters(found)
 
     def make(self, device: str) -> Training:
-        """Call it for ``device`` (``cpu`` or ``cuda``) and return what it made."""
-        made = self._make(device) if self._takes_device else self._make()
+        """Call it for ``device`` (``cpu`` or ``cuda``) and return what it made, which is checked to be there."""
+        training = self._checked(self.function(device=device) if self.takes_device else self.function())
+        for model in by_name(training.model).values():
+            where = next((p.device.type for p in model.parameters() if p.device.type != "meta"), device)
+            if where != device:
+                remedy = "" if self.takes_device else "; let it take a parameter 'device'"
+                raise BadInput(f"{self.reference}: its model is on {where}, to be profiled on {device}{remedy}")
+        return training
+
+    def _checked(self, made: Any) -> Training:
         if isinstance(made, tuple):
             given = dict(zip(_PARTS, made, strict=False))
             if not len(_NEEDED) <= len(made) <= len(_PARTS):
-                raise BadInput(f"{self.reference}: returned {len(made)} things, not (model, optimizer, step)")
+                raise BadInput(f"{self.reference}: returned {len(made)} things, not {_SHAPE}")
         elif isinstance(made, Mapping):
             unknown = [str(key) for key in made if key not in _PARTS]
             if unknown:
@@ -76,64 +109,118 @@ class Target:
             given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
         missing = [name for name in _NEEDED if name not in given]
         if missing:
-            what = type(made).__name__
-            raise BadInput(
-                f"{self.reference}: returned a {what} without '{missing[0]}'; it must give model, optimizer, step"
-            )
-        if not callable(given["step"]):
-            raise BadInput(f"{self.reference}: its step is a {type(given['step']).__name__}, not a callable")
-        models = given["model"]
-        several = list(models.values()) if isinstance(models, Mapping) else models
-        for one in several if isinstance(several, (list, tuple)) else [several]:
-            if not isinstance(one, nn.Module):
-                raise BadInput(f"{self.reference}: its model is a {type(one).__name__}, not a torch module")
-        return Training(**given)
+            raise BadInput(f"{self.reference}: returned {_kind(made)} without '{missing[0]}'; it must give {_SHAPE}")
+        training = Training(**given)
+        self._require("model", by_name(training.model).values(), nn.Module, "a torch module")
+        self._require("optimizer", by_name(training.optimizer).values(), torch.optim.Optimizer, "a torch optimizer")
+        if training.model is None:
+            raise BadInput(f"{self.reference}: its model is None, not a torch module")
+        if not callable(training.step) or isinstance(training.step, nn.Module):
+            raise BadInput(f"{self.reference}: its step is {_kind(training.step)}, not a function that trains once")
+        needed = _needed(training.step)
+        if needed:
+            raise BadInput(f"{self.reference}: its step takes the parameter '{needed[0]}', and must take none")
+        return training
+
+    def _require(self, name: str, things: Iterable[Any], kind: type, words: str) -> None:
+        for thing in things:
+            if not isinstance(thing, kind):
+                raise BadInput(f"{self.reference}: its {name} is {_kind(thing)}, not {words}; it must give {_SHAPE}")
 
 
-def _takes_device(make: Callable[..., Any], reference: str) -> bool:
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        parameters = inspect.signature(make).parameters
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):  # written in C
-        return False
-    needed = [
-        name
-        for name, parameter in parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    for name in needed:
-        if name != "device":
-            raise BadInput(
-                f"{reference}: takes the parameter '{name}'; it may take 'device' and must take nothing else"
-            )
-    return "device" in parameters
+        return {}
+
+
+def _needed(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters without a default."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [n for n, p in _parameters(function).items() if p.default is p.empty and p.kind not in variadic]
+
+
+def _kind(thing: Any) -> str:
+    """Name what was given, with its article."""
+    name = type(thing).__name__
+    return "None" if thing is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+# -- importing ------------------------------------------------------------------------------------------------------
 
 
 def _imported(name: str, reference: str) -> ModuleType:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         return _from_file(Path(name), reference) if name.endswith(".py") else importlib.import_module(name)
     except BadInput:
         raise
     except ModuleNotFoundError as error:
-        hint = (
-            f"; it imports '{error.name}', which is not there" if error.name and not name.startswith(error.name) else ""
-        )
-        raise BadInput(
-            f"{reference}: no module '{name}'{hint}" if not hint else f"{reference}: cannot import{hint}"
-        ) from error
-    except Exception as error:  # whatever a stranger's module does when it is imported
-        raise BadInput(f"{reference}: importing it fails with {type(error).__name__}: {error}") from error
+        missing = error.name or ""
+        if name == missing or name.startswith(f"{missing}."):
+            raise BadInput(f"{reference}: no module '{missing}'{_nearest_module(missing)}") from error
+        raise BadInput(f"{reference}: importing it fails with {in_words(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
+        raise BadInput(f"{reference}: importing it fails with {in_words(error)}") from error
+
+
+def _nearest_module(name: str) -> str:
+    """Look for the module that was meant, in its package or in the working directory."""
+    parent, _, last = name.rpartition(".")
+    places = getattr(sys.modules.get(parent), "__path__", None) if parent else [str(Path.cwd())]
+    hint = did_you_mean(last, [found.name for found in pkgutil.iter_modules(places)])
+    return hint if "did you mean" in hint else ""  # all the modules of a package would be a long line
 
 
 def _from_file(path: Path, reference: str) -> ModuleType:
     if not path.is_file():
-        raise BadInput(f"{reference}: no file '{path}'")
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+        offered = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise BadInput(f"{reference}: no file '{path}'{did_you_mean(path.name, offered)}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as when Python runs it
+    name, known = path.stem, sys.modules.get(path.stem)
+    if known is not None:
+        if getattr(known, "__file__", None) and Path(known.__file__ or "").resolve() == path.resolve():
+            return known
+        name = f"{name}_at_{path.resolve().parent.name}"  # another module's name is not this one's to take
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
+
+
+# -- saying where a stranger's code went wrong ------------------------------------------------------------------------
+
+
+def in_words(error: BaseException) -> str:
+    """Return the error in one line, with the line of the user's own code that it left last."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ") + place_of(error)
+
+
+def place_of(error: BaseException) -> str:
+    """Return `` (file:line: code)`` of the innermost frame that is neither torch's, ours nor a library's, or ''."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({_relative(error.filename)}:{error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [
+        f for f in frames if f.filename[:1] != "<" and not str(Path(f.filename).resolve()).startswith(_NOT_THEIRS)
+    ]
+    if not theirs:
+        return ""
+    last = theirs[-1]
+    return f" ({_relative(last.filename)}:{last.lineno}{f': {last.line}' if last.line else ''})"
+
+
+def _relative(filename: str) -> str:
+    path, here = Path(filename).resolve(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else filename
