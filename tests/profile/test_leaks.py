@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +112,21 @@ def test_the_table_warns(name: str, warning: str) -> None:
 def test_a_growing_leak_is_said_to_grow() -> None:
     """Of several steps a reader would not learn that each needs more than the last."""
     assert "the peak rises from step to step" in str(ledger(keep_losses.__name__, SEVERAL).table())
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [(0, "keep_losses"), (1, "forget_zero_grad"), (2, "plain_attention")],
+    ids=str,
+)
+def test_the_readme_quotes_the_ledger(part: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of 'Find the memory' would be shown what the ledger does not print."""
+    root = Path(__file__).parents[2]
+    section = (root / "README.md").read_text("utf-8").partition("# Find the memory\n")[2].split("\n#")[0]
+    section = section or (root / "benchmarks/leaks/README.section.md").read_text("utf-8")
+    quoted = [line for line in section.split("```")[1::2][part].strip("\n").splitlines() if line != "…"]
+    monkeypatch.setenv("COLUMNS", "120")
+    mistaken = ledger(name, LATE)
+    printed = [*str(mistaken.table()).splitlines(), *str(ledger("", LATE).diff(mistaken)).splitlines()]
+    assert [line for line in quoted if line not in printed] == []
+    assert len(quoted) > 3
