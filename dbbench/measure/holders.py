@@ -35,16 +35,28 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _INSTALLED = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) -> dict[int, str]:
+class Variable(NamedTuple):
+    """``kind`` is local or global, ``place`` the function or module."""
+
+    kind: str
+    place: str
+    name: str
+    value: Any
+
+
+def find_holders(
+    wanted: dict[int, tuple[int, int]], frame: FrameType | None, given: Iterable[Variable] = ()
+) -> dict[int, str]:
     """Return ``{number: name}`` for those of ``wanted`` that a variable leads to.
 
     ``wanted`` maps a storage's address to its (number, bytes), ``frame`` is the innermost one to look at. First come
-    the variables of everybody's functions and what is in them, then torch's own, then all that those lead to, at last
-    those of modules; the last two, which may visit a whole program's objects, only for a storage of `_LEAST_BYTES`.
+    those ``given``, the variables of everybody's functions and what is in them, then torch's own, then all that those
+    lead to, at last those of modules; the last two, which may visit a whole program's objects, only for a storage of
+    `_LEAST_BYTES`.
     """
     mine, torchs = _frames(frame)
     search = _Search({address: number for address, (number, _) in wanted.items()})
-    variables = _variables(mine)
+    variables = [*given, *_variables(mine)]
     search.look_at(variables, _SHALLOW)
     search.follow_graphs()
     search.look_at(_variables(torchs), _SHALLOW)
@@ -56,29 +68,20 @@ def find_holders(wanted: dict[int, tuple[int, int]], frame: FrameType | None) ->
     return search.found
 
 
-class _Variable(NamedTuple):
-    """``kind`` is local or global, ``place`` the function or module."""
-
-    kind: str
-    place: str
-    name: str
-    value: Any
-
-
-def _variables(frames: list[FrameType]) -> list[_Variable]:
+def _variables(frames: list[FrameType]) -> list[Variable]:
     """Return the variables of functions, inner ones first; what one was given goes by its outermost caller's name."""
     found = []
     for frame in frames:
         where = frame.f_code.co_qualname
         kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
-        found.append([_Variable(kind, place, name, value) for name, value in _locals(frame)])
-    outermost: dict[int, _Variable] = {}
+        found.append([Variable(kind, place, name, value) for name, value in _locals(frame)])
+    outermost: dict[int, Variable] = {}
     for variable in chain.from_iterable(reversed(found)):
         outermost.setdefault(id(variable.value), variable)
     return [outermost[id(variable.value)] for variable in chain.from_iterable(found)]
 
 
-def _globals(frames: list[FrameType]) -> Iterator[_Variable]:
+def _globals(frames: list[FrameType]) -> Iterator[Variable]:
     """Yield the variables of the modules whose functions run, then of all others that nobody installed."""
     tables = {frame.f_globals.get("__name__", "?"): frame.f_globals for frame in frames}
     for name, module in list(sys.modules.items()):
@@ -86,7 +89,7 @@ def _globals(frames: list[FrameType]) -> Iterator[_Variable]:
         if file and not file.startswith(_INSTALLED) and not f"{name}.".startswith(_OURS):
             tables.setdefault(name, vars(module))
     for name, table in tables.items():
-        yield from (_Variable("global", name, key, value) for key, value in list(table.items()))
+        yield from (Variable("global", name, key, value) for key, value in list(table.items()))
 
 
 def _frames(frame: FrameType | None) -> tuple[list[FrameType], list[FrameType]]:
@@ -116,7 +119,7 @@ class _Search:
         """Forget what was visited."""
         self._seen.clear()
 
-    def look_at(self, variables: Iterable[_Variable], most: int) -> None:
+    def look_at(self, variables: Iterable[Variable], most: int) -> None:
         """Follow ``variables`` to the depth ``most``, all of one function or module before the next."""
         for (kind, place), ours in groupby(variables, key=lambda variable: (variable.kind, variable.place)):
             self._follow(kind, place, deque((one.name, one.value, 0) for one in ours), most)

@@ -31,7 +31,7 @@ from dbbench.errors import BadInput, did_you_mean
 from dbbench.measure import account as accounts
 from dbbench.measure.census import existing, take_census
 from dbbench.measure.flops import UncountedOps
-from dbbench.measure.holders import NOBODY, find_holders
+from dbbench.measure.holders import NOBODY, Variable, find_holders
 from dbbench.measure.identity import Identities, note, tensors_in
 from dbbench.measure.recorder import Recorder
 from dbbench.phases import phase
@@ -59,6 +59,7 @@ class BareLedger:
         self._census, self._strict = census, strict
         self._thread = 0
         self._steps_begun = 0
+        self._holders: list[Variable] = []
         self._named: dict[int, int] = {}  # storage -> steps begun when its holder was named
         self.flops: list[tuple[Window, Counter[str]]] = []
         self.ended_early: str | None = None
@@ -105,6 +106,7 @@ class BareLedger:
                 self._identities.take()
         finally:
             self._identities.close()
+            self._holders.clear()
             self._recorder.close()
         if error is None and unmarked:
             self._check_strict()
@@ -131,6 +133,13 @@ class BareLedger:
         with self._recorder.aside():
             for path, tensor in tensors_in(tensors):
                 note(self._recorder, tensor, role, name + path)
+
+    def search(self, value: Any, name: str, place: str) -> None:
+        """Look for holders in ``value`` too, as if it were the variable ``name`` of the function ``place``.
+
+        A callable that is called from elsewhere keeps what it keeps on itself, where no running function leads.
+        """
+        self._holders.append(Variable("local", place, name, value))
 
     #: ``with ledger.phase("optimizer"): …`` says what cannot be inferred, such as an optimizer written by hand.
     phase = staticmethod(phase)
@@ -228,7 +237,7 @@ class BareLedger:
         wanted = self._recorder.addresses(numbers)
         if not wanted:
             return
-        found = find_holders(wanted, self._innermost_frame())
+        found = find_holders(wanted, self._innermost_frame(), self._holders)
         for number, _ in wanted.values():
             self.trace.outlived[number] = found.get(number, NOBODY)
             self._named[number] = self._steps_begun

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,33 +93,18 @@ def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
     with _place(target, order) as name, Ledger(device=name, strict=order.strict) as ledger:
         training = _made(target, name, order.device)
         ledger.follow(training.model, training.optimizer, training.inputs, training.ema)
+        ledger.search(training.step, "step", getattr(target.function, "__qualname__", target.reference))
         try:
-            _as_theirs(_train, target)(training.step, ledger, order.warmup, order.steps)
+            for _ in range(order.warmup):
+                training.step()
+            for _ in range(order.steps):
+                with ledger.step():
+                    training.step()
         except UncountedOps as error:
             failure = f"--strict: {error}"
         except Exception as error:
             failure = ledger.ended_early = _one_line(error, order.device)
     return ledger, failure
-
-
-def _train(step: Callable[[], Any], ledger: Ledger, warmup: int, steps: int) -> None:
-    for _ in range(warmup):
-        step()
-    for _ in range(steps):
-        with ledger.step():
-            step()
-
-
-def _as_theirs(function: Callable[..., None], target: Target) -> Callable[..., None]:
-    """Return ``function`` as if the target's callable ran it.
-
-    What a step keeps from one call to the next hangs on the step itself. The ledger names holders by the variables of
-    running functions, of which it leaves ours out: so the one that has the step passes for the one that made it.
-    """
-    make = target.function
-    name = getattr(make, "__qualname__", type(make).__qualname__)
-    code = function.__code__.replace(co_name=name.rpartition(".")[2], co_qualname=name)
-    return types.FunctionType(code, function.__globals__ | {"__name__": make.__module__}, name)
 
 
 def _made(target: Target, name: Literal["cpu", "cuda"], device: Where) -> Training:
