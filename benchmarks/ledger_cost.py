@@ -37,15 +37,15 @@ from dbbench.networks.vit import ViT
 from dbbench.report import figure_style
 from dbbench.streams import Streams
 
-CHAINS = (25, 50, 100, 200, 400, 800, 1600, 3200, 5560)
+CHAINS = (25, 50, 100, 200, 400, 1600, 6250)
 QUICK_CHAINS = (25, 50, 100)
 WIDTH, ROWS = 16, 8
-ROUNDS, QUICK_ROUNDS = 9, 3
+ROUNDS, QUICK_ROUNDS = 7, 3
 FEWEST_ROUNDS = 3
 #: A tool whose step would take longer than this sits out the larger chains.
 STEP_LIMIT_SECONDS = 60.0
 #: Rounds on one model stop after this long, once there are `FEWEST_ROUNDS`.
-MODEL_LIMIT_SECONDS = 100.0
+MODEL_LIMIT_SECONDS = 60.0
 #: Growth is fitted from here on: below, the noise of what a tool costs once is as large as what its ops cost.
 LARGE_OPS = 1_000
 PLAIN, LEDGER, FLOPS, MEMORY = "plain step", "ledger", "FlopCounterMode", "MemTracker"

@@ -123,7 +123,6 @@ def test_the_readme_quotes_the_ledger(part: int, name: str, monkeypatch: pytest.
     """A reader of 'Find the memory' would be shown what the ledger does not print."""
     root = Path(__file__).parents[2]
     section = (root / "README.md").read_text("utf-8").partition("# Find the memory\n")[2].split("\n#")[0]
-    section = section or (root / "benchmarks/leaks/README.section.md").read_text("utf-8")
     quoted = [line for line in section.split("```")[1::2][part].strip("\n").splitlines() if line != "…"]
     monkeypatch.setenv("COLUMNS", "120")
     mistaken = ledger(name, LATE)
