@@ -248,7 +248,9 @@ def _keeping(what: str, change: Change) -> str:
 
 
 def _percent(difference: int, whole: int) -> str:
-    """A signed share of ``whole``, with a decimal below one per cent."""
+    """A signed share of ``whole``, with a decimal below one per cent; a multiple from ten times on."""
+    if difference >= 9 * whole:
+        return f"×{1 + difference / whole:,.0f}"
     share = 100 * abs(difference) / whole
     digits = f"{share:,.0f}" if share >= 0.95 else f"{share:.1f}" if share >= 0.05 else "<0.1"
     return f"{'−' if difference < 0 else '+'}{digits} %"

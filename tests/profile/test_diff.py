@@ -97,6 +97,14 @@ ACTIVATION = ("activations", "layers.3.mlp.up", "aten.addmm", KEEPS)
             "temporaries +0.4 % (+4.00 MiB): made by aten.sqrt",
         ),
         (
+            [("retained", "", "aten.sum", "local 'loss' in train", MIB)],
+            [
+                ("retained", "", "aten.sum", "local 'loss' in train", MIB),
+                ("retained", "", "(before)", "local 'x' in main", 2000 * MIB),
+            ],
+            "retained ×2,001 (+2,000.00 MiB): local 'x' in main, alive before the ledger opened",
+        ),
+        (
             [],
             [("retained", "head", "aten.mm", "graph of local 'losses[3]' in train", MIB)],
             "retained new (+1.00 MiB) in head: graph of local 'losses[3]' in train, made by aten.mm",
