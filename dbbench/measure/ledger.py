@@ -218,8 +218,10 @@ class BareLedger:
         with self._recorder.aside():
             self._find_holders(
                 number
-                for number in trace.saved
-                if number not in trace.identity and trace.outlived.get(number) in (None, NOBODY)
+                for number in self._recorder.alive()
+                if number in trace.saved
+                and number not in trace.identity
+                and trace.outlived.get(number) in (None, NOBODY)
             )
 
     def _name_again(self) -> None:

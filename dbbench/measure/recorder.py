@@ -185,8 +185,8 @@ class Recorder(private.TorchDispatchMode):
             lifts=func is _LIFT,
             casts=func is _CAST,
             takes_number=self.device_type == "cpu" and len(arguments) > 1 and str(arguments[1].type) == "Tensor",
-            within_another=func in _WITHIN_ANOTHER
-            or func.namespace == "prim",  # prim: a fake tensor asked for its device
+            # prim: a fake tensor is asked for its device
+            within_another=func in _WITHIN_ANOTHER or func.namespace == "prim",
         )
         return op
 
@@ -346,6 +346,10 @@ class Recorder(private.TorchDispatchMode):
         """Return the numbers of those storages of ``tensor`` that have one."""
         serial = self._serial
         return [serial[storage._cdata] for storage, _ in private.storages(tensor) if storage._cdata in serial]
+
+    def alive(self) -> list[int]:
+        """Return the numbers of the storages that are alive."""
+        return list(self._size)
 
     def addresses(self, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
         """Return ``{storage address: (number, bytes)}`` of those of ``numbers`` that are alive."""
