@@ -24,7 +24,7 @@ from dbbench.measure import private
 
 NOBODY = "(no name in Python)"
 _SHALLOW, _DEEP = 2, 7
-_MOST_OBJECTS = 50_000
+_MOST_OBJECTS = 20_000  # of one function or module
 _LEAST_BYTES = 1024
 #: Functions and objects that hold tensors only because they measure.
 _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
@@ -125,7 +125,8 @@ class _Search:
             self._follow(kind, place, deque((one.name, one.value, 0) for one in ours), most)
 
     def _follow(self, kind: str, place: str, queue: deque[tuple[str, Any, int]], most: int) -> None:
-        while queue and self.wanted and len(self._seen) < _MOST_OBJECTS:
+        most_seen = len(self._seen) + _MOST_OBJECTS
+        while queue and self.wanted and len(self._seen) < most_seen:
             path, value, depth = queue.popleft()
             if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
                 continue
