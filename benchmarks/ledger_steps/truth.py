@@ -28,6 +28,7 @@ from torch._C._profiler import _EventType, _RecordFunctionFast
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
 
 from benchmarks.ledger_steps.catalogue import Kind, Setup
+from dbbench.measure import private
 from dbbench.measure.account import Account
 from dbbench.measure.ledger import BareLedger
 
@@ -216,20 +217,12 @@ def _measured_step(kind: Kind, setup: Setup, ledger: Any, mode: TorchDispatchMod
         raise AssertionError(f"{kind.name} was to end with {kind.raises.__name__}")
 
 
-def _tree(profile: Any) -> Iterator[Any]:
-    pending = list(profile.profiler.kineto_results.experimental_event_tree())
-    while pending:
-        event = pending.pop()
-        yield event
-        pending.extend(event.children)
-
-
 def _reconcile(kind: Kind, run: Run, profile: Any, marks: _OpMarks | None) -> None:
     """Fill the allocator's side of ``run`` from a finished profile."""
     sizes: list[tuple[int, int, int]] = []  # time, ± bytes, address
     spans: dict[int, tuple[int, int]] = {}
     step = (0, 0)
-    for event in _tree(profile):
+    for event in private.events(profile):
         if event.tag == _EventType.Allocation:
             sizes.append((event.start_time_ns, event.extra_fields.alloc_size, event.extra_fields.ptr))
         elif event.name == _STEP:

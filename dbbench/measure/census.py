@@ -30,9 +30,8 @@ def existing() -> tuple[list[Tensor], list[nn.Module]]:
     return found[0], found[1]
 
 
-def take_census(recorder: Recorder, tensors: Iterable[Tensor]) -> None:
+def take_census(recorder: Recorder, tensors: list[Tensor]) -> None:
     """Take in every storage that exists: those of Python's ``tensors``, then those that their graphs keep."""
-    tensors = list(tensors)
     for tensor in tensors:
         recorder.numbers_of(tensor)
     seen: set[int] = set()

@@ -190,7 +190,7 @@ def is_reentrant_recomputation(node: Any) -> bool:
 def allocations(profile: Any) -> list[tuple[int, int]]:
     """Return (time in ns, ± bytes) of the CPU allocator's events in a finished profile with ``profile_memory``."""
     found = []
-    for event in _tree(profile):
+    for event in events(profile):
         if event.tag == torch._C._profiler._EventType.Allocation:
             found.append((event.start_time_ns, event.extra_fields.alloc_size))
     return sorted(found, key=lambda item: item[0])
@@ -198,16 +198,17 @@ def allocations(profile: Any) -> list[tuple[int, int]]:
 
 def op_at(profile: Any, time: int) -> str | None:
     """Return the op that was running at ``time`` (ns) of a finished profile, the outermost one; None between ops."""
-    running = [e for e in _tree(profile) if e.name.startswith("aten::") and e.start_time_ns <= time <= e.end_time_ns]
+    running = [e for e in events(profile) if e.name.startswith("aten::") and e.start_time_ns <= time <= e.end_time_ns]
     return min(running, key=lambda event: event.start_time_ns).name.replace("::", ".") if running else None
 
 
 def ranges(profile: Any, name: str) -> list[tuple[int, int]]:
     """Return (start, end) in ns of each ``record_function(name)`` in a finished profile."""
-    return sorted((e.start_time_ns, e.end_time_ns) for e in _tree(profile) if e.name == name)
+    return sorted((e.start_time_ns, e.end_time_ns) for e in events(profile) if e.name == name)
 
 
-def _tree(profile: Any) -> Iterator[Any]:
+def events(profile: Any) -> Iterator[Any]:
+    """Yield every event of a finished profile, an op's own children included, in no particular order."""
     pending = list(profile.profiler.kineto_results.experimental_event_tree())
     while pending:
         event = pending.pop()
