@@ -76,6 +76,7 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
         count, shared = sum(p.numel() for p in parameters.values()), method.shared()
         shared_bytes = sum(parameters[name].nbytes for name in shared)
         ledger.watch(method.model, lambda: method.optimizers, method.held)
+        ledger.trace.built = len(ledger.trace.event_op)
         for plan, traced in rehearsal(method):
             batch = task.train_batch(plan.block_step)
             ledger.declare("inputs", "inputs", batch.inputs)

@@ -26,10 +26,12 @@ class Trace:
 
     Storages are numbered from 0 by first sight. ``saved`` says why autograd or a checkpoint's frame kept one for a
     backward; ``outlived`` holds those that were alive when the phase that made them ended, with the name in Python
-    that held them then (None: not looked for yet); ``unseen`` those that were there before the ledger opened.
+    that held them then (None: not looked for yet); ``unseen`` those that were there before the ledger opened. Events
+    before ``built`` set things up: on an accelerator the host does that, and what is alive then is copied over.
     """
 
     device: str
+    built: int = 0
     # one entry an event
     event_storage: list[int] = field(default_factory=list)
     event_bytes: list[int] = field(default_factory=list)

@@ -1,0 +1,87 @@
+"""What every verb shares: the application, its exit statuses, and how a suite on the command line becomes cells."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dbbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dbbench.suite.cell import Cell
+
+
+INTERRUPTED = 130
+
+# torch's profiler library announces each of its stages on stderr unless told not to before torch is imported
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+
+
+class _Verbs(TyperGroup):
+    """Turns what ends a verb early into its exit status: 2 for bad input, with one line, and 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            typer.echo(f"dbbench: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("dbbench: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    help="Measures what memory-efficient training methods cost and what they learn.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite's file, that file with what ``--set`` changed (as messages name it), the cells to run, and where the
+    trials behind the suite's numbers are."""
+
+    file: str
+    where: str
+    cells: list[Cell]
+    tuning: str | None
+
+
+#: Arguments and options that several verbs take.
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite; repeatable.")]
+Only = Annotated[str | None, typer.Option(metavar="FILTER", help="Cells to run: method=a,b,seed=0.")]
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=160)
+
+
+def make_plan(reference: str, settings: list[str], only: str | None, device: Any) -> Plan:
+    """Read, change, check and expand a suite; the options of its methods, task and network wait for torch."""
+    from dbbench.suite.expand import expand
+    from dbbench.suite.load import load_suite
+    from dbbench.suite.overrides import select, with_settings
+    from dbbench.suite.schema import Suite, check
+
+    raw, file = load_suite(reference)
+    where = file
+    suite = check(Suite, raw, where)
+    if settings:
+        where = " ".join([file, "with", *(f"--set {setting}" for setting in settings)])
+        suite = check(Suite, with_settings(raw, settings), where)
+    cells = expand(suite, device, where)
+    return Plan(file, where, cells if only is None else select(cells, only), suite.tuning)

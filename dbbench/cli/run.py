@@ -1,0 +1,128 @@
+"""The verbs that train and measure: ``run``, and ``report`` on what it left."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dbbench.cli.app import INTERRUPTED, Only, Plan, Settings, app, console, make_plan
+from dbbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from dbbench.suite.cell import Cell
+
+
+class Device(StrEnum):
+    """Where a cell trains; ``auto`` is CUDA where torch sees it."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@app.command()
+def run(
+    suites: Annotated[list[str], typer.Argument(metavar="SUITE", help="A suite file, or a shipped suite's name.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/<suite>]")] = None,
+    settings: Settings = None,
+    only: Only = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what each cell would train.")] = False,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells at a time. [default: what the cores allow; 1 on CUDA]")
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Also write a torch.profiler trace per method.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Redo the cells that are already there.")] = False,
+) -> None:
+    """Train and measure a suite's cells, then report.
+
+    Only those cells run that the run's folder does not hold yet.
+    """
+    chosen = _choose_device(device, dry_run)
+    plans = [make_plan(suite, settings or [], only, chosen) for suite in suites]
+    folders = [_folder(out, plan.cells[0].suite, len(plans)) for plan in plans]
+    if len(set(folders)) < len(folders):
+        raise BadInput("two of the suites have the same name, so they would share a folder; run them one by one")
+    if dry_run:
+        for plan in plans:
+            _print_plan(plan)
+        return
+
+    from dbbench.harness.resolve import resolve
+    from dbbench.harness.scheduler import run_suite
+
+    for plan in plans:
+        resolve(plan.cells, plan.where)
+    carry_out = partial(run_suite, jobs=jobs, fresh=fresh, trace=trace, console=console())
+    status = 0
+    for plan, folder in zip(plans, folders, strict=True):
+        name, cells = plan.cells[0].suite, plan.cells
+        status = max(status, carry_out(cells, suite_name=name, suite_file=plan.file, out=folder, tuning=plan.tuning))
+        if status == INTERRUPTED:
+            break
+    raise typer.Exit(status)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")],
+    claims: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also hold the paper's claims against these runs, as Markdown.")
+    ] = None,
+) -> None:
+    """Rebuild a run's tables and figures from its folder."""
+    from dbbench.report.claims import write_claims
+    from dbbench.report.summary import print_summary, write_report
+
+    for folder in runs:
+        write_report(folder)
+        print_summary(folder, console())  # with what write_report had to leave out
+    if claims is not None:
+        for problem in write_claims(runs, claims):
+            console().print(f"claims: {problem}", markup=False)
+
+
+def _choose_device(device: Device, dry_run: bool) -> Any:
+    """Return ``cpu`` or ``cuda``; a dry run may ask for a device that is not here."""
+    if device is Device.cpu or (dry_run and device is Device.cuda):
+        return device.value
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device is Device.cuda:
+        raise BadInput(f"--device cuda: torch {torch.__version__} sees no CUDA device here (dbbench doctor says more)")
+    return "cpu"
+
+
+def _folder(out: Path | None, suite: str, suites_count: int) -> Path:
+    if out is None:
+        return Path("runs") / suite
+    return out / suite if suites_count > 1 else out
+
+
+def _print_plan(plan: Plan) -> None:
+    """Print a row for each set of cells that differ in their seed alone."""
+    from rich.table import Table
+
+    from dbbench.harness.resolve import describe
+
+    seeds: dict[str, list[int]] = {}
+    firsts: dict[str, Cell] = {}
+    for cell in plan.cells:
+        key = cell.model_dump_json(exclude={"seed"})
+        firsts.setdefault(key, cell)
+        seeds.setdefault(key, []).append(cell.seed)
+    rows = [describe(cell, plan.where) | {"seeds": ", ".join(map(str, seeds[key]))} for key, cell in firsts.items()]
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), overflow="fold")  # spaces let a heading wrap, and nothing is cut
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    out = console()
+    out.print(f"{plan.where}: {len(plan.cells)} cells")
+    out.print(table)
