@@ -26,9 +26,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cifar10": "dbbench.tasks.image_classification:Cifar10",
         "cifar100": "dbbench.tasks.image_classification:Cifar100",
         "image_dataset": "dbbench.tasks.image_classification:ImageDataset",
+        "images": "dbbench.tasks.synthetic:SyntheticImages",
+        "latents": "dbbench.tasks.synthetic:Latents",
+        "tokens": "dbbench.tasks.synthetic:Tokens",
     },
     "networks": {
         "vit": "dbbench.networks.vit:ViT",
+        "dit": "dbbench.networks.dit:DiT",
+        "llama": "dbbench.networks.llama:Llama",
         "linear": "dbbench.networks.linear:LinearClassifier",
     },
 }

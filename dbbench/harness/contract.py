@@ -83,7 +83,7 @@ def _check_on_fake_tensors(resolved: Resolved, task: Task) -> None:
     except Exception as error:
         message = f"does not run on fake tensors: {type(error).__name__}: {error}"
         raise AssertionError(f"{resolved.cell.method}: {message}") from error
-    expected = (resolved.cell.batch_size, task.shape.classes)
+    expected = task.prediction_shape
     _require(
         isinstance(prediction, FakeTensor) and prediction.shape == expected,
         resolved.cell,
@@ -165,11 +165,13 @@ class _Run:
         with torch.no_grad():
             ways, again = method.predict(inputs), method.predict(inputs)
         self.require("" in ways, f"predict has no way '' (its own), only {sorted(ways)}")
-        expected = (self.cell.batch_size, self.task.shape.classes)
+        expected = self.task.prediction_shape
         for way, values in ways.items():
             self.require(values.shape == expected, f"predict['{way}'] is {tuple(values.shape)}, not {expected}")
-            sums = values.double().logsumexp(dim=1).abs().max().item()
-            self.require(sums < _TOLERANCE, f"predict['{way}'] is no log-probability: the sums are off by {sums:.2g}")
+            if self.task.predicts == "distribution":
+                sums = values.double().logsumexp(dim=-1).abs().max().item()
+                off = f"predict['{way}'] is no log-probability: the sums are off by {sums:.2g}"
+                self.require(sums < _TOLERANCE, off)
             self.require(torch.equal(values, again[way]), f"predict['{way}'] differs when asked again")
         self.require_equal(before, "predict changes parameters")
 

@@ -51,9 +51,9 @@ class Resolved:
     def build_network(self, shape: InputShape) -> Network:
         """Build the network for inputs of ``shape`` and fill it from the seed, on the cell's device and precision."""
         cell, choice = self.cell, self.cell.network
-        width = self.network.preset(choice.size).get("width", 0)
-        condition_width = self.method.condition_width(self.options, width)
         try:
+            width = self.network.numbers(choice.size, self.network_options).get("width", 0)
+            condition_width = self.method.condition_width(self.options, width)
             network = self.network.build(choice.size, shape, self.network_options, choice.depth, condition_width)
         except BadInput as error:
             raise BadInput(f"{self.where}: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from dbbench.methods.base import Method, Plan, StepReport
@@ -31,18 +33,17 @@ class Backprop(Method):
         optimizer.zero_grad(set_to_none=True)
         return StepReport(loss.detach(), self.layers_per_block[0], len(batch.targets))
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits [batch, classes] of the whole network."""
+    def logits(self, inputs: Any) -> Tensor:
+        """Return the outputs of the whole network: logits, or a denoiser's values."""
         state = self.network.embed(inputs)
-        x = self.run_layers(state)
-        return self.network.head(self.network.read(x, state.context))
+        return self.network.outputs(self.run_layers(state), state.context)
 
     def run_layers(self, state: State) -> Tensor:
         """Return x behind the last layer."""
         return self.network.run(state, self.network.schedule())
 
-    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
+    def predict(self, inputs: Any) -> dict[str, Tensor]:
         self.model.eval()
         with self.autocast():
-            logits = self.network(inputs)
-        return {"": logits.float().log_softmax(dim=-1)}
+            outputs = self.network(inputs)
+        return {"": self.task.prediction(outputs)}

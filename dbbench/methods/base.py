@@ -44,6 +44,12 @@ class StepReport:
     samples: int
 
 
+def even_split(depth: int, blocks: int) -> list[int]:
+    """Return the number of layers of each of ``blocks`` blocks; the first get what is left over."""
+    each, left = divmod(depth, blocks)
+    return [each + (b < left) for b in range(blocks)]
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a suite fixes for every method alike."""
@@ -63,6 +69,8 @@ class Method(ABC):
     """
 
     Options: ClassVar[type[BaseOptions]] = BaseOptions
+    #: The option that sets the number of blocks, if there is one.
+    blocks_option: ClassVar[str | None] = None
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
     staged: ClassVar[bool] = False
@@ -104,8 +112,8 @@ class Method(ABC):
         """Train on ``batch`` once: forward, backward, update, gradients released."""
 
     @abstractmethod
-    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
-        """Return log-probabilities [batch, classes] by way of predicting; '' is the method's own."""
+    def predict(self, inputs: Any) -> dict[str, Tensor]:
+        """Return predictions [batch, …], as `Task.predicts` says, by way of predicting; '' is the method's own."""
 
     def may_change(self, plan: Plan) -> set[str]:
         """Return the names of the parameters of ``model`` that a step under ``plan`` may change."""

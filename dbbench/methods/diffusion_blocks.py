@@ -4,12 +4,14 @@ arXiv 2506.14202 v4. The three steps of the conversion: cut the network into B c
 of noise levels of equal probability, the first layers the highest; condition every layer on σ by adaptive layer norm.
 A step draws one block b, noise levels σ from b's interval and ε ~ N(0, I), and trains b alone:
 
-    z = y + σ·ε                                          y: embedding of the target; z takes the read-out token
+    z = y + σ·ε                                          y: the target, or its embedding (`dbbench.methods.denoised`)
     D(z; σ) = c_skip·z + c_out·F_b(c_in·z, c_noise, x)   preconditioning of EDM (Karras et al. 2022, eq. 7)
-    loss = E[w(σ) · CE(head(D), target)]                 the paper's block loss, cross-entropy for discrete targets
+    loss = E[w(σ) · CE(head(D), target)]                 the paper's block loss, cross-entropy for discrete targets,
+    loss = E[w(σ) · |D − y|²]                            and the square for latents
 
-Prediction follows Euler's method from z ~ N(0, σ_max² I), each step by the block that owns σ, where the denoised
-target is the posterior mean Σ_k p_k·e_k over the embeddings e_k; the last distribution p is the answer.
+Prediction of a discrete target follows Euler's method from z ~ N(0, σ_max² I), each step by the block that owns σ,
+where the denoised target is the posterior mean Σ_k p_k·e_k over the embeddings e_k; the last distribution p is the
+answer. A noisy latent is denoised by the block that owns its σ.
 
 Where paper and released code differ, both are options; the default is the one in the last column:
 
@@ -32,58 +34,27 @@ deviation of 1/√width, not .5, and the label can be read off z in the low inte
 from __future__ import annotations
 
 import copy
-import math
 import random
 from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dbbench.diffusion.noise import NoiseLaw, owner
-from dbbench.diffusion.precondition import edm_weight, precondition
+from dbbench.diffusion.precondition import edm_weight
 from dbbench.diffusion.sampler import euler, inference_sigmas
-from dbbench.methods.base import Method, Plan, StepReport
+from dbbench.errors import BadInput
+from dbbench.methods.base import Method, Plan, StepReport, even_split
+from dbbench.methods.denoised import DenoisedLatents, Front, TargetTable, denoised_for, over
 from dbbench.methods.residency import Residency
 from dbbench.networks import base as networks
-from dbbench.networks.base import Network, initialise, place
+from dbbench.networks.base import Network, State, initialise, place
 from dbbench.networks.parts import NoiseEmbedding
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch
 
 Positive = Annotated[float, Field(gt=0, strict=False)]
-
-
-class TargetTable(nn.Module):
-    """The embeddings e_k of the classes, [classes, width]; rows start with norm about ``norm``.
-
-    ``norm`` is a tensor because autograd would keep a Python number as one that no ledger sees made.
-    """
-
-    norm: Tensor
-
-    def __init__(self, classes: int, width: int, norm: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, width))
-        self.register_buffer("norm", torch.tensor(norm))
-
-    def forward(self, raw: bool = False) -> Tensor:
-        """Return e_k, [classes, width]: rows of norm ``norm``, or as they were learnt for ``raw``."""
-        weight = self.weight.float()
-        return self.norm * (weight if raw else F.normalize(weight, dim=-1))
-
-    def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
-        """Rows are normal with standard deviation 1/√width."""
-        nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
-
-
-class Front(nn.Module):
-    """What surrounds the layers: embedding and head of ``shell``, the noise embedding, the table of targets."""
-
-    def __init__(self, shell: Network, noise: NoiseEmbedding, targets: TargetTable) -> None:
-        super().__init__()
-        self.shell, self.noise, self.targets = shell, noise, targets
 
 
 class DiffusionBlocks(Method):
@@ -114,6 +85,7 @@ class DiffusionBlocks(Method):
         residency: Literal["all", "state", "active"] = "all"
 
     options: Options
+    blocks_option = "blocks"
 
     @classmethod
     def check(cls, options: networks.BaseOptions, depth: int) -> None:
@@ -137,8 +109,7 @@ class DiffusionBlocks(Method):
         assert isinstance(options, cls.Options)
         if options.layers_per_block is not None:
             return list(options.layers_per_block)
-        each, left = divmod(depth, options.blocks)
-        return [each + (b < left) for b in range(options.blocks)]
+        return even_split(depth, options.blocks)
 
     @classmethod
     def condition_width(cls, options: networks.BaseOptions, width: int) -> int | None:
@@ -151,16 +122,10 @@ class DiffusionBlocks(Method):
         self.law = NoiseLaw(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
         self.intervals = self.law.intervals(self.blocks, o.partition)
         self.sigmas = inference_sigmas(self.law, self.intervals, o.inference_steps or self.blocks, o.inference_grid)
-        condition_width = self.condition_width(o, network.width)
-        assert condition_width is not None
-        table = TargetTable(self.task.shape.classes, network.width, o.target_scale)
-        front = Front(network, NoiseEmbedding(condition_width), table)
-        streams = Streams(self.setting.streams.seed)  # drawn on the host, so that every device starts the same
-        initialise(front.noise, streams, "noise")
-        initialise(front.targets, streams, "targets")
+        self.denoised = denoised_for(self.task, o.sigma_data, o.output == "plain")
+        front = self._surround(network)
         example = next(network.parameters())
         place(front, example.device, example.dtype)
-        front.targets.requires_grad_(o.targets == "learned")
         fronts = [front] if o.shared == "joint" else [front, *(self._copy(front) for _ in range(1, self.blocks))]
         self.fronts = nn.ModuleList(fronts)
         self.model = nn.ModuleDict({"layers": network.layers, "fronts": self.fronts})
@@ -171,6 +136,24 @@ class DiffusionBlocks(Method):
         optimizer = self.setting.optimizer.make(groups | {"shared": self._shared.values()})
         self.optimizers = [optimizer]
         self.keeper = Residency(o.residency, list(groups.values()), optimizer)
+
+    def _surround(self, network: Network) -> Front:
+        """Return ``network`` with what it lacks for its blocks to be denoisers, filled from the seed."""
+        o, condition_width = self.options, self.condition_width(self.options, network.width)
+        if network.denoiser:
+            return Front(network, None, None)
+        assert condition_width is not None
+        noise = NoiseEmbedding(condition_width)
+        known = network.target_weight()
+        if known is not None and o.targets == "fixed":
+            raise BadInput("targets: cannot be 'fixed' where they are the network's own embeddings")
+        table = TargetTable(self.task.shape.classes, network.width, o.target_scale, known)
+        streams = Streams(self.setting.streams.seed)  # drawn on the host, so that every device starts the same
+        initialise(noise, streams, "noise")
+        if known is None:
+            initialise(table, streams, "targets")
+            table.requires_grad_(o.targets == "learned")
+        return Front(network, noise, table)
 
     @staticmethod
     def _copy(front: Front) -> Front:
@@ -223,18 +206,13 @@ class DiffusionBlocks(Method):
     def transfer_seconds(self) -> float:
         return self.keeper.seconds
 
-    def denoise(self, inputs: Tensor, z: Tensor, sigma: Tensor, block: int) -> Tensor:
-        """Return the logits [batch, classes] that ``block`` gives for z [batch, width] at ``sigma`` [batch]."""
-        front = self._front(block)
-        c = precondition(sigma, self.options.sigma_data)
-        dtype = next(front.shell.head.parameters()).dtype
-        condition = front.noise(c.c_noise)
-        state = front.shell.embed(inputs, (c.c_in[:, None] * z).to(dtype))
-        x = self.network.run(state, self._indices(block), condition)
-        features = front.shell.read(x, state.context)
-        if self.options.output == "preconditioned":
-            features = (c.c_skip[:, None] * z + c.c_out[:, None] * features).to(dtype)
-        return front.shell.head(features, condition)
+    def denoise(self, inputs: Any, z: Tensor, sigma: Tensor, block: int) -> Tensor:
+        """Return what ``block`` gives for z [batch, …] at ``sigma`` [batch]: logits, or the denoised latents D."""
+
+        def run(state: State, condition: Tensor | None) -> Tensor:
+            return self.network.run(state, self._indices(block), condition)
+
+        return self.denoised.outputs(self._front(block), inputs, z, sigma, run)
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
         block, o, streams = plan.block, self.options, self.setting.streams
@@ -246,10 +224,12 @@ class DiffusionBlocks(Method):
         count = len(batch.targets)
         interval = self.law.widen(self.intervals[block], o.overlap)
         sigma = self.law.sample(interval, count, streams.generator("sigma", block, plan.block_step))
-        z = sigma[:, None] * self._noise(count, streams.generator("noise", block, plan.block_step))
-        z = z + F.embedding(batch.targets, self._front(block).targets())
+        noise = self._noise(batch.inputs, streams.generator("noise", block, plan.block_step))
+        z = over(sigma, noise) * noise
+        del noise
+        z = z + self.denoised.clean(batch, self._front(block))
         with self.autocast():
-            losses = self.task.loss(self.denoise(batch.inputs, z, sigma, block), batch.targets)
+            losses = self.task.loss(self.denoise(batch.inputs, z, sigma, block), self.denoised.wanted(batch))
             loss = self._weighted(losses, sigma)
         loss.backward()
         optimizer.step()
@@ -264,24 +244,42 @@ class DiffusionBlocks(Method):
             return losses.mean() * weights.mean()  # what broadcasting [N] against [N, 1] comes to
         return (losses * weights).mean()
 
-    def _noise(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(count, self.network.width, generator=generator, device=generator.device)
+    def _noise(self, inputs: Any, generator: torch.Generator) -> Tensor:
+        shape = self.denoised.shape(inputs, self.network.width)
+        return torch.randn(shape, generator=generator, device=generator.device)
 
-    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
+    def predict(self, inputs: Any) -> dict[str, Tensor]:
         """Return the chain's prediction, and as ``first_block`` that of the first block alone from pure noise.
 
-        With ``inference_draws`` > 1 the chain's is the mean of the distributions over that many draws of noise.
+        With ``inference_draws`` > 1 the chain's is the mean of the distributions over that many draws of noise. Noisy
+        latents are not generated but denoised, at the level they have.
         """
         self.model.eval()
+        if isinstance(self.denoised, DenoisedLatents):
+            return {"": self._denoise_each(self.denoised, inputs)}
         draws, first = [], None
         for draw in range(self.options.inference_draws):
             chain, start = self._chain(inputs, self.setting.streams.generator("inference", draw))
             draws.append(chain)
             first = start if first is None else first
         assert first is not None
-        return {"": torch.stack(draws).logsumexp(dim=0) - math.log(len(draws)), "first_block": first}
+        return {"": self.task.mixture(draws), "first_block": first}
 
-    def _chain(self, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _denoise_each(self, latents: DenoisedLatents, inputs: Any) -> Tensor:
+        """Return what the block that owns each sample's σ makes of it: each runs on all, and its own are kept."""
+        z, sigma = latents.start(inputs)
+        denoised = torch.zeros_like(z)
+        for block, (low, high) in enumerate(self.intervals):
+            self.keeper.activate(block, training=False)
+            with self.autocast():
+                given = self.denoise(inputs, z, sigma.clamp(low, high), block)
+            owned = (sigma > low) if block < self.blocks - 1 else torch.ones_like(sigma, dtype=torch.bool)
+            if block > 0:
+                owned = owned & (sigma <= high)
+            denoised = torch.where(over(owned, z), given, denoised)
+        return self.task.prediction(latents.asked(denoised, z, sigma))
+
+    def _chain(self, inputs: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities at the end of the chain and at its first step, from one draw of noise."""
         raw = self.options.inference_embedding == "raw"
         owners = [owner(sigma, self.intervals) for sigma in self.sigmas]
@@ -292,14 +290,16 @@ class DiffusionBlocks(Method):
             self.keeper.activate(block, training=False)
             with self.autocast():
                 logits = self.denoise(inputs, z, torch.full((len(inputs),), sigma, device=z.device), block)
-            results.append(logits.float().log_softmax(dim=-1))
+            results.append(self.task.prediction(logits))
             # in the embeddings of the block that reads it, should blocks have their own
             reader = owners[min(len(results), len(owners) - 1)]
             if self.options.shared == "per_block":
                 self.keeper.activate(reader, training=False)
-            return results[-1].exp() @ self._front(reader).targets(raw)
+            table = self._front(reader).targets
+            assert table is not None
+            return results[-1].exp() @ table(raw)
 
-        z = self.law.sigma_max * self._noise(len(inputs), generator)
+        z = self.law.sigma_max * self._noise(inputs, generator)
         denoise(euler(denoise, z, self.sigmas), self.sigmas[-1])
         return results[-1], results[0]
 

@@ -7,15 +7,14 @@ holds gradients and optimizer state.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dbbench.methods.base import Method, Plan, StepReport
+from dbbench.methods.base import Method, Plan, StepReport, even_split
 from dbbench.networks import base as networks
 from dbbench.networks.base import initialise, place
 from dbbench.streams import Streams
@@ -23,25 +22,36 @@ from dbbench.tasks.base import Batch
 
 
 class Greedy(Method):
-    """Stages of ``layers_per_stage`` layers, each with its auxiliary head; the last stage's head is the network's."""
+    """Layers in stages, each with its auxiliary head; the last stage's head is the network's.
+
+    ``stages`` splits the layers evenly, the first stages getting what is left over; ``layers_per_stage`` (1 if neither
+    is given) fills stage after stage.
+    """
 
     class Options(networks.BaseOptions):
-        layers_per_stage: Annotated[int, Field(ge=1)] = 1
+        layers_per_stage: Annotated[int, Field(ge=1)] | None = None
+        stages: Annotated[int, Field(ge=1)] | None = None
         ensemble: bool = False
 
     options: Options
     staged = True
+    blocks_option = "stages"
 
     @classmethod
     def check(cls, options: networks.BaseOptions, depth: int) -> None:
         assert isinstance(options, cls.Options)
-        if options.layers_per_stage > depth:
-            raise ValueError(f"layers_per_stage: {options.layers_per_stage} is more than the network's {depth} layers")
+        if options.stages is not None and options.layers_per_stage is not None:
+            raise ValueError("stages: cannot go with layers_per_stage")
+        for name in ("layers_per_stage", "stages"):
+            if (getattr(options, name) or 1) > depth:
+                raise ValueError(f"{name}: {getattr(options, name)} is more than the network's {depth} layers")
 
     @classmethod
     def split(cls, options: networks.BaseOptions, depth: int) -> list[int]:
         assert isinstance(options, cls.Options)
-        k = options.layers_per_stage
+        if options.stages is not None:
+            return even_split(depth, options.stages)
+        k = options.layers_per_stage or 1
         return [min(k, depth - start) for start in range(0, depth, k)]
 
     def prepare(self) -> None:
@@ -62,10 +72,9 @@ class Greedy(Method):
     def _trained(self, stage: int) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield (name, parameter) of what ``stage`` trains: its layers, its head, and in the first the embedding."""
         layers = {f"network.layers.{i}." for i in self._indices(stage)}
+        head = set(self.heads[stage].parameters())
         for name, parameter in self.model.named_parameters():
-            in_head = name.startswith(f"heads.{stage}.") or (
-                stage == self.blocks - 1 and name.startswith("network.head.")
-            )
+            in_head = parameter in head  # the last one may share its weights with the embedding
             embedding = stage == 0 and not name.startswith(("network.layers.", "network.head.", "heads."))
             if in_head or embedding or any(name.startswith(prefix) for prefix in layers):
                 yield name, parameter
@@ -95,17 +104,17 @@ class Greedy(Method):
                 for stage in range(plan.block):
                     state.x = self.network.run(state, self._indices(stage))
             state.x = self.network.run(state, self._indices(plan.block))
-            logits = self.heads[plan.block](self.network.read(state.x, state.context))
+            logits = self.network.outputs(state.x, state.context, self.heads[plan.block])
             loss = self.task.loss(logits, batch.targets).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return StepReport(loss.detach(), self.layers_per_block[plan.block], len(batch.targets))
 
-    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
+    def predict(self, inputs: Any) -> dict[str, Tensor]:
         """Return the last trained head's prediction as the method's own, each head's, and the heads' mean.
 
-        With the option ``ensemble`` the method's own is the mean of the heads' probabilities.
+        With the option ``ensemble`` the method's own is that mean, of the probabilities or the values.
         """
         self.model.eval()
         ways: dict[str, Tensor] = {}
@@ -113,10 +122,10 @@ class Greedy(Method):
             state = self.network.embed(inputs)
             for stage in range(self._latest + 1):
                 state.x = self.network.run(state, self._indices(stage))
-                logits = self.heads[stage](self.network.read(state.x, state.context))
-                ways[f"head_{stage}"] = logits.float().log_softmax(dim=-1)
+                logits = self.network.outputs(state.x, state.context, self.heads[stage])
+                ways[f"head_{stage}"] = self.task.prediction(logits)
         last = ways[f"head_{self._latest}"]
-        mean = torch.stack(list(ways.values())).logsumexp(dim=0) - math.log(len(ways))
+        mean = self.task.mixture(list(ways.values()))
         return {"": mean if self.options.ensemble else last, "ensemble": mean} | ways
 
     def state(self) -> dict[str, object]:

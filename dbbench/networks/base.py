@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from dbbench.errors import BadInput
 from dbbench.streams import Streams
 
 
@@ -24,9 +25,15 @@ class BaseOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+Width = Annotated[int, Field(ge=1)] | None
+
+
 @dataclass
 class State:
-    """What flows through the layers: ``x`` of shape [batch, tokens, width], and what every layer may look at."""
+    """What flows through the layers: ``x`` of shape [batch, tokens, width], and what every layer may look at.
+
+    ``context["condition"]`` is what a network conditions its layers on by itself (a denoiser's noise level and class).
+    """
 
     x: Tensor
     context: dict[str, Any] = field(default_factory=dict)
@@ -34,9 +41,15 @@ class State:
 
 @dataclass(frozen=True)
 class InputShape:
-    """What a task tells a network about its inputs. ``sequence_length`` counts tokens of a text task."""
+    """What a task tells a network about its inputs. ``sequence_length`` counts tokens of a text task.
+
+    ``kind`` says what a batch's inputs are: ``images`` [batch, channels, size, size]; ``tokens`` [batch,
+    sequence_length] of numbers below ``classes``; ``latents``, a mapping of ``noisy`` [batch, channels, size, size],
+    ``c_noise`` [batch] and ``label`` [batch], where ``classes`` stands for no label.
+    """
 
     classes: int
+    kind: Literal["images", "tokens", "latents"] = "images"
     channels: int | None = None
     image_size: int | None = None
     sequence_length: int | None = None
@@ -49,6 +62,8 @@ class Network(nn.Module, ABC):
     """
 
     Options: ClassVar[type[BaseOptions]] = BaseOptions
+    #: It is a denoiser: `embed` takes the noise level and conditions the layers on it.
+    denoiser: ClassVar[bool] = False
     layers: nn.ModuleList
     head: nn.Module
     width: int
@@ -79,17 +94,47 @@ class Network(nn.Module, ABC):
     def sizes(cls) -> Sequence[str]:
         """Return the names of the presets."""
 
+    @classmethod
+    def numbers(cls, size: str, options: BaseOptions, depth: int | None = None) -> dict[str, Any]:
+        """Return the preset ``size`` with ``depth`` and what ``options`` give in the place of its numbers.
+
+        An option ``width`` keeps the width of a head and the MLP's ratio. BadInput if it is no multiple of the former.
+        """
+        numbers: dict[str, Any] = dict(cls.preset(size))
+        given = options.model_dump(exclude_none=True)
+        width = given.get("width")
+        if width is not None and "heads" in numbers:
+            head_width = numbers["width"] // numbers["heads"]
+            if width % head_width:
+                raise BadInput(
+                    f"network.width: {width} is no multiple of {head_width}, the width of a head of '{size}'"
+                )
+            given["heads"] = width // head_width
+            given["mlp_width"] = numbers["mlp_width"] * width // numbers["width"]
+        if depth is not None:
+            given["depth"] = depth
+        return numbers | given
+
     @abstractmethod
-    def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
-        """Turn a batch into tokens; ``target`` [batch, width] takes the place of the network's own read-out token."""
+    def embed(self, inputs: Any, target: Tensor | None = None) -> State:
+        """Turn a batch into tokens.
+
+        ``target`` is what a block-wise denoiser has of the target: [batch, width] in the place of the network's own
+        read-out token, or [batch, tokens, width] behind the tokens.
+        """
 
     @abstractmethod
     def read(self, x: Tensor, context: dict[str, Any]) -> Tensor:
-        """Return the features [batch, width] that a head works on."""
+        """Return the features that a head works on: [batch, width], or [batch, tokens, width] for an output a token."""
 
     @abstractmethod
     def make_head(self) -> nn.Module:
-        """Return a fresh head, final norm included: ``head(features, condition=None) → logits [batch, classes]``."""
+        """Return a fresh head, final norm included: ``head(features, condition=None)`` gives logits [batch, (tokens,)
+        classes], or a denoiser's output in the shape of what it denoises."""
+
+    def target_weight(self) -> nn.Parameter | None:
+        """Return the embeddings [classes, width] of what is predicted, if the network has them already."""
+        return None
 
     @property
     def depth(self) -> int:
@@ -102,14 +147,25 @@ class Network(nn.Module, ABC):
     def run(self, state: State, indices: Sequence[int], condition: Tensor | None = None) -> Tensor:
         """Run the layers ``indices`` on ``state`` and return x, of the same shape."""
         x = state.x
+        condition = state.context.get("condition") if condition is None else condition
         for index in indices:
             x = self.layers[index](x, state.context, condition)
         return x
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits of the whole plain network."""
+    def outputs(self, x: Tensor, context: dict[str, Any], head: nn.Module | None = None) -> Tensor:
+        """Return what ``head``, the network's own for None, makes of x behind a layer."""
+        return (self.head if head is None else head)(self.read(x, context), context.get("condition"))
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Return the outputs of the whole plain network."""
         state = self.embed(inputs)
-        return self.head(self.read(self.run(state, self.schedule()), state.context))
+        return self.outputs(self.run(state, self.schedule()), state.context)
+
+
+def require_kind(name: str, shape: InputShape, kind: str) -> None:
+    """Raise BadInput unless inputs of ``shape`` are what the network ``name`` takes."""
+    if shape.kind != kind:
+        raise BadInput(f"network.name: '{name}' takes {kind}, and this task has {shape.kind}")
 
 
 def initialise(module: nn.Module, streams: Streams, prefix: str = "") -> None:

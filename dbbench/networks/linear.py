@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dbbench.errors import BadInput
 from dbbench.networks import base
-from dbbench.networks.base import InputShape, State
+from dbbench.networks.base import InputShape, State, require_kind
 
 
 class _Readout(nn.Linear):
@@ -21,8 +21,8 @@ class LinearClassifier(base.Network):
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
-        if shape.image_size is None or shape.channels is None:
-            raise BadInput("network.name: 'linear' takes images, and this task has none")
+        require_kind("linear", shape, "images")
+        assert shape.image_size is not None and shape.channels is not None
         self.width, self.classes = shape.channels * shape.image_size**2, shape.classes
         self.layers = nn.ModuleList()
         self.head = self.make_head()

@@ -15,14 +15,14 @@ from dbbench.suite.schema import Shared, Suite, check
 
 MAX_CELLS = 10_000
 #: The first parts a grid's key may have; `seeds` expands by itself and the rest is not part of what is trained.
-GRID_KEYS = (*Shared.model_fields, "task", "threads", "methods")
+GRID_KEYS = (*Shared.model_fields, "threads", "methods")
 
 
 def expand(suite: Suite, device: Literal["cpu", "cuda"], where: str | None = None) -> list[Cell]:
     """Return the cells of ``suite``: grid points in order, then variants, then seeds; none twice.
 
-    A variant's ``method``, and its own ``network``, ``optimizer``, ``budget``, ``batch_size`` and ``precision``, are
-    taken out of its options and merged over the suite's. A grid key that changes a variant's cells is written into
+    A variant's ``method``, and its own ``task``, ``network``, ``optimizer``, ``budget``, ``batch_size`` and
+    ``precision``, are taken out of its options and merged over the suite's. A grid key that changes a variant's cells is written into
     their ``variant`` (``backprop.batch_size-64``), so that no table averages over it; ``network.depth`` is not,
     having a column and figures of its own. ``where`` (the file) opens the line of a `BadInput`.
     """
@@ -70,12 +70,12 @@ def _resolve(suite: Suite, label: str, where: str) -> dict[str, Any]:
         if key in options:
             merged[key] = _merge(merged.get(key), options.pop(key))
     shared = check(Shared, merged, where, here).model_dump()
-    fixed = suite.model_dump(include={"suite", "task", "threads", "evaluations", "timeout_seconds", "final_split"})
+    fixed = suite.model_dump(include={"suite", "threads", "evaluations", "timeout_seconds", "final_split"})
     return shared | fixed | {"method": method, "options": options}
 
 
 def _merge(base: Any, override: Any) -> Any:
-    """Merge mappings key by key; one that names another network or another kind of budget replaces the suite's."""
+    """Merge mappings key by key; one that names another task or network, or kind of budget, replaces the suite's."""
     if not isinstance(base, dict) or not isinstance(override, dict):
         return override
     if any(key in override and override[key] != base.get(key) for key in ("name", "kind")):

@@ -29,6 +29,7 @@ class Shared(BaseModel):
     """What a suite gives all its variants, and a variant may override among its options."""
 
     model_config = Strict
+    task: TaskChoice
     network: NetworkChoice
     optimizer: OptimizerChoice = OptimizerChoice()
     precision: Literal["fp32", "bf16", "autocast_bf16"] = "fp32"
@@ -45,7 +46,6 @@ class Suite(Shared):
     """
 
     suite: Label
-    task: TaskChoice
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), AfterValidator(_no_repeats)]
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     evaluations: Annotated[int, Field(ge=1)] = 10

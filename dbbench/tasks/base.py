@@ -6,10 +6,11 @@ alone. Under a block-wise method each block walks that order by itself.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,10 +23,15 @@ Split = Literal["validation", "test"]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: ``inputs`` [batch, …] and ``targets`` [batch] of class indices."""
+    """One batch: ``inputs`` as `InputShape.kind` says, and ``targets``.
 
-    inputs: Tensor
+    Those are class numbers [batch], token numbers [batch, tokens], or what a denoiser is to give [batch, …]; the
+    noiseless ``clean`` [batch, …] goes with the last alone.
+    """
+
+    inputs: Any
     targets: Tensor
+    clean: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,17 @@ class Metric:
 
 
 class Task(ABC):
-    """Data, loss and metrics. ``metrics[0]`` is the headline."""
+    """Data, loss and metrics. ``metrics[0]`` is the headline.
+
+    ``predicts`` says what a prediction is: ``distribution``, log-probabilities over the last dimension, or ``values``.
+    """
 
     Options: ClassVar[type[BaseOptions]] = BaseOptions
     name: str
     metrics: ClassVar[tuple[Metric, ...]]
+    predicts: ClassVar[Literal["distribution", "values"]] = "distribution"
     shape: InputShape
+    batch_size: int
     dataset_sha256: str
 
     @classmethod
@@ -64,25 +75,47 @@ class Task(ABC):
         """Yield every sample of ``split`` once."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of each sample, [batch]."""
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each sample, [batch], of a network's outputs (logits, or values)."""
+
+    def prediction(self, outputs: Tensor) -> Tensor:
+        """Return what `measure` takes, of a network's outputs."""
+        return outputs.float().log_softmax(dim=-1) if self.predicts == "distribution" else outputs.float()
+
+    @property
+    def prediction_shape(self) -> tuple[int, ...]:
+        """The shape of a prediction on a training batch."""
+        shape, batch = self.shape, self.batch_size
+        if shape.kind == "tokens":
+            assert shape.sequence_length is not None
+            return batch, shape.sequence_length, shape.classes
+        if self.predicts == "values":
+            assert shape.channels is not None and shape.image_size is not None
+            return batch, shape.channels, shape.image_size, shape.image_size
+        return batch, shape.classes
+
+    def mixture(self, predictions: Sequence[Tensor]) -> Tensor:
+        """Return the mean of several predictions: of the probabilities, or of the values."""
+        if self.predicts == "values":
+            return torch.stack(list(predictions)).mean(dim=0)
+        return torch.stack(list(predictions)).logsumexp(dim=0) - math.log(len(predictions))
 
     @abstractmethod
-    def measure(self, log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
+    def measure(self, prediction: Tensor, targets: Tensor) -> dict[str, float]:
         """Return the sum over the batch of each metric, by name."""
 
-    def evaluate(self, split: Split, predict: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, dict[str, float]]:
+    def evaluate(self, split: Split, predict: Callable[[Any], dict[str, Tensor]]) -> dict[str, dict[str, float]]:
         """Return ``{way of predicting: {metric: mean over the split}}``.
 
-        ``predict`` maps inputs to log-probabilities [batch, classes] by way of predicting ('' is the method's own).
+        ``predict`` maps inputs to predictions [batch, …] by way of predicting ('' is the method's own).
         """
         sums: dict[str, dict[str, float]] = {}
         count = 0
         with torch.no_grad():
             for batch in self.evaluation_batches(split):
                 count += len(batch.targets)
-                for way, log_probabilities in predict(batch.inputs).items():
+                for way, prediction in predict(batch.inputs).items():
                     totals = sums.setdefault(way, dict.fromkeys((m.name for m in self.metrics), 0.0))
-                    for name, value in self.measure(log_probabilities, batch.targets).items():
+                    for name, value in self.measure(prediction, batch.targets).items():
                         totals[name] += value
         return {way: {name: value / count for name, value in totals.items()} for way, totals in sums.items()}

@@ -13,8 +13,6 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
 from dbbench import data
 from dbbench.data.augment import augment
@@ -22,7 +20,8 @@ from dbbench.errors import BadInput
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
-from dbbench.tasks.base import Batch, Metric, Split, Task
+from dbbench.tasks.base import Batch, Split
+from dbbench.tasks.classification import Classification
 
 EVALUATION_BATCH_SIZE = 250
 
@@ -35,11 +34,10 @@ class ImageOptions(networks.BaseOptions):
     augment: Literal["none", "crop_flip", "rand_augment"] = "none"
 
 
-class ImageClassification(Task):
+class ImageClassification(Classification):
     """Shared by every set of images: batches are float32 [batch, channels, height, width], standardised."""
 
     Options: ClassVar[type[networks.BaseOptions]] = ImageOptions
-    metrics = (Metric("accuracy", "fraction", "higher"), Metric("cross_entropy", "nats", "lower"))
     data_set: ClassVar[str]
     fixed_shape: ClassVar[InputShape]
     loader_options: ClassVar[tuple[str, ...]] = ()
@@ -97,13 +95,6 @@ class ImageClassification(Task):
         for channel, (mean, std) in enumerate(zip(self._mean, self._std, strict=True)):
             inputs[:, channel].sub_(float(mean)).div_(float(std))
         return Batch(inputs, torch.from_numpy(labels).to(device, copy=True))
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), targets, reduction="none")
-
-    def measure(self, log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
-        hits = (log_probabilities.argmax(dim=1) == targets).sum().item()
-        return {"accuracy": hits, "cross_entropy": F.nll_loss(log_probabilities, targets, reduction="sum").item()}
 
 
 class Digits(ImageClassification):

@@ -27,7 +27,7 @@ def stage_of(method: Greedy, name: str) -> int:
         return int(parts[1])
     if parts[1] == "head":
         return method.blocks - 1
-    return int(parts[2]) // method.options.layers_per_stage if parts[1] == "layers" else 0
+    return int(parts[2]) // method.layers_per_block[0] if parts[1] == "layers" else 0
 
 
 @pytest.mark.parametrize("layers_per_stage", [1, 2])

@@ -176,7 +176,7 @@ def test_dropout_is_off_at_evaluation() -> None:
     ("shape", "patch", "message"),
     [
         (DIGITS, 3, "network.patch: 3 does not divide the image size 8"),
-        (InputShape(classes=5, sequence_length=7), 4, "network.name: 'vit' takes images"),
+        (InputShape(5, "tokens", sequence_length=7), 4, "network.name: 'vit' takes images"),
     ],
 )
 def test_inputs_that_it_cannot_take_are_refused(shape: InputShape, patch: int, message: str) -> None:
@@ -195,7 +195,7 @@ def test_the_linear_row_is_multinomial_logistic_regression() -> None:
     with pytest.raises(BadInput, match="has no layers"):
         LinearClassifier.build("tiny", DIGITS, LinearClassifier.Options(), depth=3)
     with pytest.raises(BadInput, match="takes images"):
-        LinearClassifier.build("tiny", InputShape(classes=2, sequence_length=4), LinearClassifier.Options())
+        LinearClassifier.build("tiny", InputShape(2, "tokens", sequence_length=4), LinearClassifier.Options())
 
 
 def test_noise_levels_get_embeddings_that_can_be_told_apart() -> None:

@@ -1,0 +1,175 @@
+"""What a block of DiffusionBlocks denoises, by the kind of the task's targets.
+
+=========== ===================================== ================================== ===============================
+targets     y                                     z enters                           D(z; σ)
+=========== ===================================== ================================== ===============================
+a class     its embedding, [batch, width]         in the place of the read-out token in feature space, before the head
+next tokens their embeddings, [batch, tokens,     as a second stream of tokens       in feature space, before the head
+            width], normalised
+latents     themselves, [batch, channels, …]      as the network's input             behind the network's output
+=========== ===================================== ================================== ===============================
+
+The loss of the first two is cross-entropy, that of the last the squared distance of D from y; both are weighted by w(σ)
+where the option ``weighting`` says so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dbbench.diffusion.precondition import Preconditioning, precondition
+from dbbench.networks.base import Network, State
+from dbbench.networks.parts import NoiseEmbedding
+from dbbench.tasks.base import Batch, Task
+
+#: Runs a block's layers on a state under a condition.
+Run = Callable[[State, Tensor | None], Tensor]
+
+
+class TargetTable(nn.Module):
+    """The embeddings e_k of the classes, [classes, width]; rows start with norm about ``norm``.
+
+    ``norm`` is a tensor because autograd would keep a Python number as one that no ledger sees made. With ``shared``
+    the table is one that the network has already.
+    """
+
+    norm: Tensor
+
+    def __init__(self, classes: int, width: int, norm: float, shared: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, width)) if shared is None else shared
+        self.register_buffer("norm", torch.tensor(norm))
+
+    def forward(self, raw: bool = False) -> Tensor:
+        """Return e_k, [classes, width]: rows of norm ``norm``, or as they were learnt for ``raw``."""
+        weight = self.weight.float()
+        return self.norm * (weight if raw else F.normalize(weight, dim=-1))
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Return e_k of ``numbers`` [batch, …] alone, [batch, …, width], of norm ``norm``: a vocabulary is long."""
+        return self.norm * F.normalize(F.embedding(numbers, self.weight).float(), dim=-1)
+
+    def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+        """Rows are normal with standard deviation 1/√width."""
+        nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
+
+
+class Front(nn.Module):
+    """What surrounds the layers: embedding and head of ``shell``; the noise embedding and the table of targets, but for
+    a network that is a denoiser by itself."""
+
+    def __init__(self, shell: Network, noise: NoiseEmbedding | None, targets: TargetTable | None) -> None:
+        super().__init__()
+        self.shell, self.noise, self.targets = shell, noise, targets
+
+
+def over(sigma: Tensor, like: Tensor) -> Tensor:
+    """Return ``sigma`` [batch] in a shape that broadcasts over ``like`` [batch, …]."""
+    return sigma.view(-1, *[1] * (like.dim() - 1))
+
+
+class Denoised(ABC):
+    """How z is made of a batch, and how a front and a block turn it into outputs. ``plain`` leaves D = F."""
+
+    def __init__(self, task: Task, sigma_data: float, plain: bool) -> None:
+        self.task, self.sigma_data, self.plain = task, sigma_data, plain
+
+    @abstractmethod
+    def shape(self, inputs: Any, width: int) -> tuple[int, ...]:
+        """Return the shape of y and z for a batch's ``inputs``."""
+
+    @abstractmethod
+    def clean(self, batch: Batch, front: Front) -> Tensor:
+        """Return y, [batch, …]."""
+
+    @abstractmethod
+    def wanted(self, batch: Batch) -> Tensor:
+        """Return what the task's loss compares the outputs with."""
+
+    @abstractmethod
+    def outputs(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> Tensor:
+        """Return what the block behind ``run`` makes of ``z`` at ``sigma`` [batch]: logits, or D."""
+
+
+def combined(c: Preconditioning, z: Tensor, given: Tensor) -> Tensor:
+    """Return D = c_skip·z + c_out·F of a network's F, ``given``."""
+    return over(c.c_skip, z) * z + over(c.c_out, z) * given
+
+
+class DenoisedClass(Denoised):
+    """One class a sample, by its embedding."""
+
+    def shape(self, inputs: Any, width: int) -> tuple[int, ...]:
+        return len(inputs), width
+
+    def clean(self, batch: Batch, front: Front) -> Tensor:
+        assert front.targets is not None
+        return F.embedding(batch.targets, front.targets())
+
+    def wanted(self, batch: Batch) -> Tensor:
+        return batch.targets
+
+    def outputs(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> Tensor:
+        assert front.noise is not None
+        c = precondition(sigma, self.sigma_data)
+        dtype = next(front.shell.head.parameters()).dtype
+        condition = front.noise(c.c_noise)
+        state = front.shell.embed(inputs, (over(c.c_in, z) * z).to(dtype))
+        features = front.shell.read(run(state, condition), state.context)
+        if not self.plain:
+            features = combined(c, z, features).to(dtype)
+        return front.shell.head(features, condition)
+
+
+class DenoisedTokens(DenoisedClass):
+    """Every next token, by its normalised embedding; the network runs clean and noisy streams side by side."""
+
+    def shape(self, inputs: Any, width: int) -> tuple[int, ...]:
+        return *inputs.shape, width
+
+    def clean(self, batch: Batch, front: Front) -> Tensor:
+        assert front.targets is not None
+        return front.targets.rows(batch.targets)
+
+
+class DenoisedLatents(Denoised):
+    """The latents themselves, by a network that takes the noise level."""
+
+    def shape(self, inputs: Any, width: int) -> tuple[int, ...]:
+        return tuple(inputs["noisy"].shape)
+
+    def clean(self, batch: Batch, front: Front) -> Tensor:
+        assert batch.clean is not None
+        return batch.clean
+
+    def wanted(self, batch: Batch) -> Tensor:
+        assert batch.clean is not None
+        return batch.clean
+
+    def outputs(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> Tensor:
+        c = precondition(sigma, self.sigma_data)
+        state = front.shell.embed(inputs | {"noisy": over(c.c_in, z) * z, "c_noise": c.c_noise})
+        given = front.shell.outputs(run(state, None), state.context)
+        return given if self.plain else combined(c, z, given)
+
+    def start(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """Return (z, σ) of a batch's ``inputs``."""
+        sigma = (4 * inputs["c_noise"]).exp()
+        return inputs["noisy"] / over(precondition(sigma, self.sigma_data).c_in, inputs["noisy"]), sigma
+
+    def asked(self, denoised: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
+        """Return the F that belongs to ``denoised``, which is what the task's targets are: (D − c_skip·z)/c_out."""
+        c = precondition(sigma, self.sigma_data)
+        return (denoised - over(c.c_skip, z) * z) / over(c.c_out, z)
+
+
+def denoised_for(task: Task, sigma_data: float, plain: bool) -> Denoised:
+    """Return how the targets of ``task`` are denoised."""
+    kinds = {"images": DenoisedClass, "tokens": DenoisedTokens, "latents": DenoisedLatents}
+    return kinds[task.shape.kind](task, sigma_data, plain)
