@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import platform
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 
 from dbbench.harness import tracing
 from dbbench.harness.budget import course
-from dbbench.harness.resolve import Resolved, resolve_cell
-from dbbench.harness.rows import identity_row
+from dbbench.harness.resolve import resolve_cell
+from dbbench.harness.rows import environment, identity_row, method_columns
 from dbbench.harness.training import Training, train
 from dbbench.methods.base import Method
 from dbbench.results.record import MetricValue, Record
@@ -58,7 +56,7 @@ def run_cell(cell: Cell, config_hash: str, report: Callable[[dict[str, Any]], No
     report({"stage": "test", "step": done.steps, "steps": done.steps, "fraction": 1.0})
     metrics = _final_metrics(method, task, cell, done)
     row = identity_row(resolved, config_hash, task.dataset_sha256, "ok")
-    row |= tracing.memory_columns(measured) | tracing.flops_columns(measured, done.blocks)
+    row |= tracing.memory_columns(measured) | tracing.flops_columns(measured, Counter(done.blocks))
     row |= _training_columns(method, task, done, metrics)
     record = Record(
         row=row,  # type: ignore[arg-type]  # pydantic makes the Row
@@ -97,11 +95,7 @@ def _final_metrics(method: Method, task: Task, cell: Cell, done: Training) -> li
 def _training_columns(method: Method, task: Task, done: Training, metrics: list[MetricValue]) -> dict[str, Any]:
     headline = task.metrics[0].name
     last = [m for m in metrics if m.name == headline and m.variant == ""][-1]
-    return {
-        "blocks": method.blocks,
-        "layers_per_block": json.dumps(method.layers_per_block),
-        "residency": method.residency,
-        "width": method.network.width,
+    return method_columns(method) | {
         "metric": f"{last.split}_{headline}",
         "metric_value": last.value,
         "samples": done.samples,
@@ -119,17 +113,3 @@ def _unavailable(row: dict[str, Any], cell: Cell) -> dict[str, str]:
         if row.get("nvml_process_peak_bytes") is None:
             reasons["nvml_process_peak_bytes"] = "NVML did not name this process"
     return reasons
-
-
-def environment(resolved: Resolved) -> dict[str, Any]:
-    """Return what a reader needs to judge the figures: machine, device, libraries, threads."""
-    cell = resolved.cell
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if cell.device == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "optimizer_implementation": cell.optimizer.implementation,
-    }

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 
 from dbbench.harness.resolve import Resolved
+from dbbench.harness.rows import method_columns
+from dbbench.measure import account as accounts
 from dbbench.measure import device
 from dbbench.measure.account import Account
 from dbbench.measure.ledger import BareLedger
@@ -24,7 +25,11 @@ from dbbench.measure.private import FakeTensorMode
 from dbbench.methods.base import Method, Plan
 from dbbench.phases import phase
 from dbbench.results.roles import ROLES
+from dbbench.results.trace import Trace
 from dbbench.tasks.base import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: How far along a rehearsal pretends to be: past the warm-up, so that no rate is zero.
 _FRACTION = 0.5
@@ -32,10 +37,10 @@ _FRACTION = 0.5
 
 @dataclass
 class Measured:
-    """What the measuring passes found."""
+    """What the measuring passes found. ``transferred_bytes`` is what the traced steps moved to and from the host."""
 
+    trace: Trace
     account: Account
-    timeline: pd.DataFrame
     peaks: device.DevicePeaks
     flops_by_block: dict[int, Counter[str]]
     flops_inference: int
@@ -44,7 +49,16 @@ class Measured:
     parameters_count: int
     shared: list[str]
     shared_bytes: int
+    staged: bool
+    layers_per_block: list[int]
+    transferred_bytes: int
+    method_columns: dict[str, Any]
     unavailable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """The classified events of the traced steps, made when asked for: an estimate has no use for them."""
+        return accounts.timeline(self.trace)
 
 
 def rehearsal(method: Method) -> Iterable[tuple[Plan, bool]]:
@@ -77,12 +91,15 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
         shared_bytes = sum(parameters[name].nbytes for name in shared)
         ledger.watch(method.model, lambda: method.optimizers, method.held)
         ledger.trace.built = len(ledger.trace.event_op)
+        transferred = 0
         for plan, traced in rehearsal(method):
             batch = task.train_batch(plan.block_step)
             ledger.declare("inputs", "inputs", batch.inputs)
             ledger.declare("inputs", "targets", batch.targets)
+            moved = method.transferred_bytes
             with ledger.step(plan.step, plan.block) if traced else nullcontext():
                 method.step(batch, plan)
+            transferred += (method.transferred_bytes - moved) * traced
         for optimizer in method.optimizers:
             optimizer.state.clear()
         with ledger.step(-1, kind="inference"), phase("inference"), torch.no_grad():
@@ -90,8 +107,9 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
     flops = {window.block: by_phase for window, by_phase in ledger.flops if window.kind == "step"}
     inference = sum(sum(by_phase.values()) for window, by_phase in ledger.flops if window.kind == "inference")
     return Measured(
-        ledger.account(), ledger.timeline(), device.DevicePeaks(), flops, inference, ledger.uncounted,
-        ledger.attention, count, shared, shared_bytes,
+        ledger.trace, ledger.account(), device.DevicePeaks(), flops, inference, ledger.uncounted,
+        ledger.attention, count, shared, shared_bytes, method.staged, method.layers_per_block, transferred,
+        method_columns(method),
     )  # fmt: skip
 
 
@@ -123,14 +141,14 @@ def memory_columns(measured: Measured) -> dict[str, Any]:
     return columns
 
 
-def flops_columns(measured: Measured, blocks_taken: Sequence[int]) -> dict[str, Any]:
-    """Return the FLOP columns for a training that trained ``blocks_taken``, one entry a step.
+def flops_columns(measured: Measured, steps_by_block: Mapping[int, int]) -> dict[str, Any]:
+    """Return the FLOP columns for a training that takes so many steps of each block.
 
     A step's figures are the mean over those steps, rounded to an integer; the total is exact.
     """
-    steps = len(blocks_taken)
+    steps = sum(steps_by_block.values())
     totals: Counter[str] = Counter()
-    for block, times in Counter(blocks_taken).items():
+    for block, times in steps_by_block.items():
         for name, flops in measured.flops_by_block[block].items():
             totals[name] += flops * times
     columns = {f"flops_{name}": round(totals[name] / steps) for name in ("forward", "backward", "recompute")}

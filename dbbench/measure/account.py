@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dbbench.results.record import Held
 from dbbench.results.roles import ROLES
 from dbbench.results.trace import Trace, Window
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Roles of what should have been gone by the end of its step.
 _PASSING = ("activations", "weight_casts")
@@ -184,6 +186,8 @@ def timeline(trace: Trace) -> pd.DataFrame:
 
     A step begins with rows of phase ``resident``: what is live already, by role, module, op that made it and holder.
     """
+    import pandas as pd  # an estimate's process does without
+
     rows: list[tuple[int, int, str, str, str, str, int, int, str, str]] = []
     replay = _Replay(trace)
     for window, event, role in replay.instants():
