@@ -21,7 +21,7 @@ from dbbench.measure import account as accounts
 from dbbench.measure import device
 from dbbench.measure.account import Account
 from dbbench.measure.ledger import BareLedger
-from dbbench.measure.private import FakeTensorMode
+from dbbench.measure.fast_fakes import RememberingFakeMode
 from dbbench.methods.base import Method, Plan
 from dbbench.phases import phase
 from dbbench.results.roles import ROLES
@@ -84,7 +84,7 @@ def measure(resolved: Resolved, task: Task) -> Measured:
 
 def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
     """Rehearse under the ledger and return its figures; with ``fake`` on fake tensors, which hold no memory."""
-    with FakeTensorMode() if fake else nullcontext(), BareLedger(resolved.cell.device, fake=fake) as ledger:
+    with RememberingFakeMode() if fake else nullcontext(), BareLedger(resolved.cell.device, fake=fake) as ledger:
         method = resolved.build(task)
         parameters = dict(method.model.named_parameters())
         count, shared = sum(p.numel() for p in parameters.values()), method.shared()

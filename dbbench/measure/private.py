@@ -37,6 +37,10 @@ __all__ = [
 graph_task = torch._C._current_graph_task_id
 current_node = torch._C._current_autograd_node
 
+#: The device that a context such as ``with torch.device("meta")`` gives; the set of keys that route a tensor's ops.
+default_device = torch._C._get_default_device
+dispatch_keys = torch._C._dispatch_key_set
+
 _MOSTLY_PLAIN = (Tensor, torch.nn.Parameter)
 _LEAF = 1 << 62  # all nodes that accumulate a gradient have the largest sequence number
 _saving_attributes: dict[type, tuple[str, ...]] = {}
@@ -60,6 +64,17 @@ def node_sequence_number(node: Any) -> int:
 def has_no_memory(tensor: Tensor) -> bool:
     """Tell whether ``tensor`` is a zero that forward-mode derivatives stand in, with a size and no memory."""
     return tensor._is_zerotensor()
+
+
+def fake_of(plain: Tensor, device: torch.device, attributes: dict[str, Any]) -> Tensor:
+    """Return the fake tensor on ``device`` over ``plain``, a meta tensor, with the ``attributes`` of another fake one.
+
+    What ``FakeTensor.__new__`` does, without finding out again what the other one's attributes say.
+    """
+    fake = Tensor._make_subclass(FakeTensor, plain, False, dispatch_device=True, device_for_backend_keys=device)
+    torch._C._set_throw_on_mutable_data_ptr(fake)
+    fake.__dict__.update(attributes)
+    return fake
 
 
 def in_fake_mode() -> bool:

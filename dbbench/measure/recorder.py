@@ -27,6 +27,7 @@ from dbbench.results.trace import Trace
 #: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
 _LIFT = torch.ops.aten.lift_fresh.default
 _WITHIN_ANOTHER = (torch.ops.aten.detach.default, torch.ops.aten._efficientzerotensor.default)
+_DEVICE = torch.ops.prim.device.default
 _CAST = torch.ops.aten._to_copy.default
 #: A Python number that stands for a tensor in an expression becomes one, of this many bytes, on the CPU.
 _NUMBER_BYTES: dict[type, int] = {float: 8, int: 8, bool: 1, complex: 16}
@@ -137,6 +138,8 @@ class Recorder(private.TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is _DEVICE and type(args[0]) is private.FakeTensor:
+            return args[0].device  # asked twice an op, and a fake tensor knows without being dispatched
         kwargs = kwargs or {}
         if self._bypass:
             return func(*args, **kwargs)
