@@ -64,7 +64,11 @@ class Resolved:
 
     def build(self, task: Task) -> Method:
         """Return the method, ready for its first step on ``task``."""
-        return self.method(self.build_network(task.shape), task, self.options, self.setting())
+        network = self.build_network(task.shape)
+        try:
+            return self.method(network, task, self.options, self.setting())
+        except BadInput as error:
+            raise BadInput(f"{self.where}: methods.{self.cell.variant.partition('.')[0]}.{error}") from error
 
 
 def resolve_cell(cell: Cell, where: str) -> Resolved:

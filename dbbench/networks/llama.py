@@ -24,8 +24,9 @@ their product                down                           r
 ============================ ============================== =======
 sum                                                         8+2f+4r
 
-In float32 a cast is none and norm1 keeps x itself, which is U all the same. To these come two reciprocal norms and
-two numbers on the way to them a token, attention's log-sum-exp (a number a token and head), all in float32.
+In float32 a cast is none and the norms keep x itself, which is U all the same. To these come two reciprocal norms (a
+number a token each) and attention's log-sum-exp (a number a token and head), in float32.
+tests/networks/test_activations.py adds all of it up and compares it with the ledger to the byte.
 
 As a block-wise denoiser the decoder gets noisy embeddings of the next tokens beside the clean tokens: both streams run
 through the layers as one sequence of twice the length (DiffusionBlocks, arXiv 2506.14202, autoregressive text), under a
@@ -51,7 +52,7 @@ SIZES = {
     "1.3b": (24, 2048, 16, 5504, 0),  # Sheared-LLaMA-1.3B (Xia et al. 2023, arXiv 2310.06694)
     "7b": (32, 4096, 32, 11008, 0),  # LLaMA-7B (Touvron et al., table 2)
 }
-FIELDS = ("depth", "width", "heads", "mlp_width", "tied")
+FIELDS = ("depth", "width", "heads", "mlp_width", "tied")  # tied: head and embedding are one table
 ROPE_BASE = 10_000.0
 
 
@@ -155,6 +156,7 @@ class Llama(base.Network):
 
     class Options(base.BaseOptions):
         width: base.Width = None
+        tied: bool | None = None
 
     cos: Tensor
     sin: Tensor

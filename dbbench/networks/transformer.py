@@ -4,7 +4,7 @@ Every operation saves the same tensors for its backward on CPU and CUDA (no drop
 norm), so a ledger taken on one speaks for the other.
 
 What autograd keeps of a layer at the end of its forward, in units of one residual stream U = batch · tokens · width ·
-bytes a number, with r = mlp_width / width (the bytes are exact; `activation_bytes` adds up the same in full):
+bytes a number, with r = mlp_width / width:
 
 ============================ ============================== ===== ========
 kept                         for the backward of            plain adaptive
@@ -24,9 +24,10 @@ mlp.down's result            the gate                             1
 ============================ ============================== ===== ========
 sum                                                         8+2r  12+2r
 
-To these come what is smaller by a factor of the width: mean and reciprocal deviation of two norms (a number a token
-each) and attention's log-sum-exp (a number a token and head), all in float32 even where the layer is in bf16; in the
-adaptive layer the six modulations and their two 1 + scale (width numbers a sample each) and the condition behind SiLU.
+To these comes what is smaller by a factor of the width or of the tokens: mean and reciprocal deviation of two norms
+(four numbers a token; in bf16 CPU keeps them in bf16, CUDA in float32), attention's log-sum-exp (a number a token and
+head, in float32), and in the adaptive layer two 1 + scale, two gates and the condition behind SiLU (five times the
+width, a sample). tests/networks/test_activations.py adds all of it up and compares it with the ledger to the byte.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ def expand(suite: Suite, device: Literal["cpu", "cuda"], where: str | None = Non
     """Return the cells of ``suite``: grid points in order, then variants, then seeds; none twice.
 
     A variant's ``method``, and its own ``task``, ``network``, ``optimizer``, ``budget``, ``batch_size`` and
-    ``precision``, are taken out of its options and merged over the suite's. A grid key that changes a variant's cells is written into
-    their ``variant`` (``backprop.batch_size-64``), so that no table averages over it; ``network.depth`` is not,
-    having a column and figures of its own. ``where`` (the file) opens the line of a `BadInput`.
+    ``precision``, are taken out of its options and merged over the suite's. A grid key that changes a variant's cells
+    is written into their ``variant`` (``backprop.batch_size-64``), so that no table averages over it; ``network.depth``
+    is not, having a column and figures of its own. ``where`` (the file) opens the line of a `BadInput`.
     """
     where = where or suite.suite
     count = math.prod(len(values) for values in suite.grid.values()) * len(suite.methods) * len(suite.seeds)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from method_steps import VARIANTS, built, plans_of, resolved, task_of
+from tiny_cells import make_cell
 
 from dbbench.harness.contract import check_method
+from dbbench.suite.cell import Cell, NetworkChoice, TaskChoice
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -21,6 +25,48 @@ def test_the_contract_holds_in_low_precision(variant: str, precision: str) -> No
     """A method would work in fp32 alone."""
     method, options = VARIANTS[variant]
     check_method(resolved(method, precision=precision, **options).cell)
+
+
+#: Networks that are not a classifier of images, each at its smallest, and the task that it is for.
+ELSEWHERE = {
+    "dit": (TaskChoice(name="latents", size=8, classes=5), NetworkChoice(name="dit", size="micro/2", depth=3)),
+    "llama": (
+        TaskChoice(name="tokens", vocabulary=11, sequence_length=6),
+        NetworkChoice(name="llama", size="micro", depth=3, tied=True),
+    ),
+}
+
+
+def elsewhere(network: str, method: str, options: dict[str, Any], precision: str = "fp32") -> Cell:
+    task, choice = ELSEWHERE[network]
+    return make_cell(method, method, task=task, network=choice, batch_size=8, options=options, precision=precision)
+
+
+@pytest.mark.parametrize("network", ELSEWHERE)
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("checkpointing", {}),
+        ("greedy", {"stages": 2, "ensemble": True}),
+        ("diffusion_blocks", {"blocks": 2, "residency": "active"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_method_keeps_the_contract_on_other_tasks(network: str, method: str, options: dict[str, Any]) -> None:
+    """A method would work for classes alone, and a suite of text or latents would need a case in the harness."""
+    check_method(elsewhere(network, method, options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ELSEWHERE)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "autocast_bf16"])
+@pytest.mark.parametrize("variant", [*VARIANTS, "blocks_plain"])
+def test_every_variant_does_in_every_precision(network: str, precision: str, variant: str) -> None:
+    """The same, for all that the quick tests leave out."""
+    method, options = VARIANTS.get(
+        variant, ("diffusion_blocks", {"blocks": 2, "output": "plain", "weighting": "none", "overlap": 0.0})
+    )
+    check_method(elsewhere(network, method, options, precision))
 
 
 @pytest.mark.parametrize(
