@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +21,8 @@ from dbbench.harness.rows import method_columns
 from dbbench.measure import account as accounts
 from dbbench.measure import device
 from dbbench.measure.account import Account
-from dbbench.measure.ledger import BareLedger
 from dbbench.measure.fast_fakes import RememberingFakeMode
+from dbbench.measure.ledger import BareLedger
 from dbbench.methods.base import Method, Plan
 from dbbench.phases import phase
 from dbbench.results.roles import ROLES
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 
 #: How far along a rehearsal pretends to be: past the warm-up, so that no rate is zero.
 _FRACTION = 0.5
+#: How much of a training's plan is looked at for what is true of all of it.
+_PLANNED_STEPS = 4096
 
 
 @dataclass
 class Measured:
-    """What the measuring passes found. ``transferred_bytes`` is what the traced steps moved to and from the host."""
+    """What the measuring passes found. ``transfer_bytes_per_step`` go to the host or come back, mean over blocks."""
 
     trace: Trace
     account: Account
@@ -51,7 +54,7 @@ class Measured:
     shared_bytes: int
     staged: bool
     layers_per_block: list[int]
-    transferred_bytes: int
+    transfer_bytes_per_step: float
     method_columns: dict[str, Any]
     unavailable: dict[str, str] = field(default_factory=dict)
 
@@ -91,7 +94,7 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
         shared_bytes = sum(parameters[name].nbytes for name in shared)
         ledger.watch(method.model, lambda: method.optimizers, method.held)
         ledger.trace.built = len(ledger.trace.event_op)
-        transferred = 0
+        transferred = 0.0
         for plan, traced in rehearsal(method):
             batch = task.train_batch(plan.block_step)
             ledger.declare("inputs", "inputs", batch.inputs)
@@ -104,6 +107,7 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
             optimizer.state.clear()
         with ledger.step(-1, kind="inference"), phase("inference"), torch.no_grad():
             method.predict(batch.inputs)
+        transferred *= _share_of_changes(method) / method.blocks
     flops = {window.block: by_phase for window, by_phase in ledger.flops if window.kind == "step"}
     inference = sum(sum(by_phase.values()) for window, by_phase in ledger.flops if window.kind == "inference")
     return Measured(
@@ -111,6 +115,12 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
         ledger.attention, count, shared, shared_bytes, method.staged, method.layers_per_block, transferred,
         method_columns(method),
     )  # fmt: skip
+
+
+def _share_of_changes(method: Method) -> float:
+    """Return the share of a training's steps whose block is not that of the step before: in a rehearsal all are."""
+    blocks = [method.plan(step, _FRACTION) for step in range(_PLANNED_STEPS)]
+    return sum(block != before for block, before in pairwise(blocks)) / (_PLANNED_STEPS - 1)
 
 
 def memory_columns(measured: Measured) -> dict[str, Any]:

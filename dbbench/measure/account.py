@@ -7,8 +7,8 @@ proportion to the events.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -135,6 +135,33 @@ def account(trace: Trace) -> Account:
     if peak >= 0:
         _describe_peak(result, trace, peak)
     return result
+
+
+def own_peaks_within(trace: Trace, inside: Callable[[str], bool]) -> dict[str, int]:
+    """Return each role's own peak, counting only storages of modules whose path is ``inside``.
+
+    The module is the one that made a storage, or that owns it where it is known by identity.
+    """
+    roles = [role_of(trace, number) for number in range(len(trace.birth_op))]
+    counts = [inside(_place(trace, number, role)[0]) for number, role in enumerate(roles)]
+    pairs = zip(trace.event_storage, trace.event_bytes, strict=True)
+    unseen = {number: size for number, size in trace.unseen.items() if counts[number]}
+    part = replace(trace, event_bytes=[size * counts[number] for number, size in pairs], unseen=unseen)
+    return account(part).own_peaks
+
+
+def gradient_bytes_by_block(trace: Trace) -> dict[int, int]:
+    """Return the bytes of the gradients that a step of each block makes, those of one parameter once."""
+    found: dict[int, dict[str, int]] = {}
+    for window in trace.windows:
+        if window.kind != "step":
+            continue
+        sizes = found.setdefault(window.block, {})
+        for event in range(window.start, window.end):
+            role, name = trace.identity.get(trace.event_storage[event], ("", ""))
+            if role == "gradients":
+                sizes[name] = max(sizes.get(name, 0), trace.event_bytes[event])
+    return {block: sum(sizes.values()) for block, sizes in found.items()}
 
 
 def _describe_peak(result: Account, trace: Trace, peak: int) -> None:

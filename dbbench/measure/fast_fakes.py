@@ -42,9 +42,7 @@ class RememberingFakeMode(private.FakeTensorMode):
         self._recipes: dict[tuple[Any, ...], Recipe | None] = {}
         self._suited: dict[Any, bool] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE and type(args[0]) is FakeTensor:
             return args[0].device
         kwargs = kwargs or {}

@@ -41,7 +41,7 @@ current_node = torch._C._current_autograd_node
 default_device = torch._C._get_default_device
 dispatch_keys = torch._C._dispatch_key_set
 
-_MOSTLY_PLAIN = (Tensor, torch.nn.Parameter)
+_MOSTLY_PLAIN = (Tensor, torch.nn.Parameter, FakeTensor)
 _LEAF = 1 << 62  # all nodes that accumulate a gradient have the largest sequence number
 _saving_attributes: dict[type, tuple[str, ...]] = {}
 

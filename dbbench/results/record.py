@@ -89,6 +89,7 @@ class Row(BaseModel):
     kernel_workspace_bytes: int | None = None
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
+    reserved_expandable_bytes: int | None = None  # simulated alone: a run has one configuration
     nvml_process_peak_bytes: int | None = None
     # arithmetic, a step (mean over blocks) and a whole training
     flops_forward: int | None = None
