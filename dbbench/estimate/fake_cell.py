@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -119,6 +120,7 @@ def _estimate(
         allocators=[_figures(one, peaks(one)) for one in settings],
         layers_own_peaks=own_peaks_within(measured.trace, lambda path: bool(_IN_LAYERS.search(path))),
         updated_bytes_per_step=int(_mean(updated, steps)),
+        masked_flops_per_step=math.ceil(_mean(measured.masked_flops_by_block, steps)),
     )
 
 

@@ -46,6 +46,7 @@ class Measured:
     account: Account
     peaks: device.DevicePeaks
     flops_by_block: dict[int, Counter[str]]
+    masked_flops_by_block: dict[int, int]
     flops_inference: int
     uncounted: dict[str, int]
     attention: str
@@ -109,9 +110,10 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
             method.predict(batch.inputs)
         transferred *= _share_of_changes(method) / method.blocks
     flops = {window.block: by_phase for window, by_phase in ledger.flops if window.kind == "step"}
+    masked = {window.block: flops for window, flops in ledger.masked_flops if window.kind == "step"}
     inference = sum(sum(by_phase.values()) for window, by_phase in ledger.flops if window.kind == "inference")
     return Measured(
-        ledger.trace, ledger.account(), device.DevicePeaks(), flops, inference, ledger.uncounted,
+        ledger.trace, ledger.account(), device.DevicePeaks(), flops, masked, inference, ledger.uncounted,
         ledger.attention, count, shared, shared_bytes, method.staged, method.layers_per_block, transferred,
         method_columns(method),
     )  # fmt: skip

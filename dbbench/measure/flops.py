@@ -125,13 +125,15 @@ class FlopCount:
     """Sums FLOPs by phase over the window that is open, and names what it could not count.
 
     ``attention`` holds the families of attention kernel that were called. The math family is not one kernel: it is
-    told by a softmax over three or more dimensions, of which heads, queries and keys are the last.
+    told by a softmax over three or more dimensions, of which heads, queries and keys are the last. ``masked`` are those
+    of the FLOPs that a kernel may leave out under a causal mask: less than half of a call's.
     """
 
     def __init__(self) -> None:
         self.by_phase: Counter[str] = Counter()
         self.uncounted: Counter[str] = Counter()
         self.attention: set[str] = set()
+        self.masked = 0
 
     def formula(self, func: Any) -> Formula | None:
         """Return the formula of ``func``, None for an op that is free by the convention."""
@@ -143,9 +145,9 @@ class FlopCount:
         if known is not None:
             # the wrapper around a formula finds the shapes by a general tree walk
             shaped = getattr(known, "__wrapped__", None)
-            return self._noting(name, _of_tensors(known) if shaped is None else _of_shapes(shaped))
+            return self._noting(func, _of_tensors(known) if shaped is None else _of_shapes(shaped))
         if name in _CPU_ATTENTION:
-            return self._noting(name, _of_shapes(_CPU_ATTENTION[name]))
+            return self._noting(func, _of_shapes(_CPU_ATTENTION[name]))
         if name in _SOFTMAX:
             return self._softmax
         if name in FREE or func.namespace == "profiler":
@@ -157,14 +159,22 @@ class FlopCount:
 
         return uncounted
 
-    def _noting(self, name: str, formula: Formula) -> Formula:
-        family = _ATTENTION.get(name)
+    def _noting(self, func: Any, formula: Formula) -> Formula:
+        name = func._overloadpacket.__name__
+        family = _ATTENTION.get(name.removesuffix("_backward"))
         if family is None:
             return formula
+        arguments = [argument.name for argument in func._schema.arguments]
+        place = arguments.index("is_causal") if "is_causal" in arguments else len(arguments)
+        forward = name in _ATTENTION
 
         def counted(args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
-            self.attention.add(family)
-            return formula(args, kwargs, out)
+            if forward:
+                self.attention.add(family)
+            flops = formula(args, kwargs, out)
+            if args[place] if place < len(args) else kwargs.get("is_causal"):
+                self.masked += flops // 2
+            return flops
 
         return counted
 

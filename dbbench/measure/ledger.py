@@ -62,6 +62,7 @@ class BareLedger:
         self._holders: list[Variable] = []
         self._named: dict[int, int] = {}  # storage -> steps begun when its holder was named
         self.flops: list[tuple[Window, Counter[str]]] = []
+        self.masked_flops: list[tuple[Window, int]] = []  # those of them that a causal kernel may leave out
         self.ended_early: str | None = None
         self._uncounted: Counter[str] = Counter()
         self._modules_before: list[nn.Module] = []
@@ -157,6 +158,7 @@ class BareLedger:
         with collector_at_rest():
             recorder.flops.take()
             recorder.flops.uncounted.clear()  # of what ran between steps
+            recorder.flops.masked = 0
             window, failure = Window(kind, number, block, len(self.trace.event_op)), None
             try:
                 yield
@@ -181,6 +183,7 @@ class BareLedger:
         self.trace.windows.append(window)
         window.end = len(self.trace.event_op)
         self.flops.append((window, self._recorder.flops.take()))
+        self.masked_flops.append((window, self._recorder.flops.masked))
         if window.kind == "step":
             self._uncounted += self._recorder.flops.uncounted
             self._name_survivors()

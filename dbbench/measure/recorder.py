@@ -139,12 +139,10 @@ class Recorder(private.TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is _DEVICE and type(args[0]) is private.FakeTensor:
-            return args[0].device  # asked twice an op, and a fake tensor knows without being dispatched
+            return args[0].device  # asked twice an op
         kwargs = kwargs or {}
-        if self._bypass:
-            return func(*args, **kwargs)
         op = self._ops.get(func) or self._learn(func)
-        if op.within_another:
+        if self._bypass or op.within_another:
             return func(*args, **kwargs)
         if types and not self._are_plain(types):
             self._saved.unseen_nodes = True
