@@ -77,11 +77,11 @@ class Run:
     def reference(self, configuration: Configuration) -> Configuration | None:
         """Return the backprop configuration that does the same work, None where the run holds none.
 
-        It is the variant named ``backprop`` where there is one, else the first whose method is backprop, on the
-        same task, network, size, depth, batch size and precision, and at the same point of the grid.
+        It is the variant named ``backprop`` where the run has one of that name, else the first whose method is
+        backprop, on the same task, network, size, depth, batch size and precision, and at the same point of the grid.
         """
         backprop = [c for c in self.configurations if c.records[0].row.method == "backprop"]
-        named = [c for c in backprop if c.variant == "backprop"] or backprop[:1]
+        named = [c for c in backprop if c.variant == "backprop"] or backprop
         mine = configuration.records[0].row
         same = [c for c in named if all(_agree(c.records[0].row, mine, key) for key in _SAME_WORK)]
         point = configuration.label.removeprefix(configuration.variant)

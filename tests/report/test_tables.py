@@ -64,6 +64,19 @@ def test_ratios_are_to_backprop_on_the_same_network(table):
     assert linear[ratios].isna().all(), "another network's bytes are no saving of a method"
 
 
+def test_a_run_of_two_networks_compares_each_with_its_own_backprop(tmp_path):
+    """Only the first network's methods would have a ratio."""
+    pairs = [
+        dataclasses.replace(BY_LABEL[label], label=f"{network}_{label}", network=network)
+        for network in ("dit", "llama")
+        for label in ("backprop", "checkpointing")
+    ]
+    build(tmp_path, variants=pairs, seeds=1, traces=False, curves=False, timings=False)
+    ratios = tables.comparison(load(tmp_path)).set_index("variant")["peak_ratio"]
+    assert ratios["dit_backprop"] == ratios["llama_backprop"] == 1
+    assert ratios["llama_checkpointing"] == ratios["dit_checkpointing"] < 1
+
+
 def test_a_split_and_its_peak_come_from_one_cell_when_seeds_differ(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     other = record_of(USUAL[0], 1)
