@@ -42,6 +42,10 @@ class RememberingFakeMode(private.FakeTensorMode):
         self._recipes: dict[tuple[Any, ...], Recipe | None] = {}
         self._suited: dict[Any, bool] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # under a recorder, which has switched it off already: once an op is enough
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE and type(args[0]) is FakeTensor:
             return args[0].device

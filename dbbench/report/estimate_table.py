@@ -21,6 +21,19 @@ GIB, MIB = 2**30, 2**20
 #: Roles with a column of their own; the others are summed up as the rest, so that all of them sum to the peak.
 SHOWN = ("parameters", "gradients", "optimizer", "activations", "temporaries")
 REST = tuple(role for role in ROLES if role not in SHOWN)
+#: Headings as a terminal has room for them.
+SHORT = {
+    "parameters": "param",
+    "gradients": "grad",
+    "optimizer": "optim",
+    "activations": "activ",
+    "temporaries": "temp",
+    "allocated": "alloc",
+    "reserved": "reserv",
+    "expandable": "expand",
+    "reserved, asked": "asked",
+    "TFLOPs / step": "TFLOPs",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class EstimateTable:
         header = ["variant", "network", "batch", "peak", *SHOWN, "rest", "allocated", "reserved", "expandable"]
         header += ["reserved, asked"] if asked else []
         header += ["TFLOPs / step"]
-        header += ["bound"] if budget and budget.device_model else []
+        header += ["step takes", "bound by"] if budget and budget.device_model else []
         header += ["fits"] if budget else []
         return header, [self._cells(line, row) for line, row in self.pairs]
 
@@ -60,7 +73,7 @@ class EstimateTable:
         figures += [line.allocators[0].reserved_bytes] if asked else []
         cells = [row.variant, f"{row.network} {row.network_size}", str(row.batch_size), *map(self._size, figures)]
         cells.append(text.MISSING if row.flops_step is None else f"{row.flops_step / 1e12:,.4g}")
-        cells += [_bound(line.bound)] if budget and budget.device_model else []
+        cells += _bound(line.bound) if budget and budget.device_model else []
         cells += [_fits(line, line.allocators[-1])] if budget else []
         return cells
 
@@ -82,7 +95,10 @@ class EstimateTable:
         table = Table(title=f"{self.title}, {self.unit}", title_justify="left", box=None, pad_edge=False)
         header, rows = self.grid()
         for i, name in enumerate(header):
-            table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
+            words = i < 2 or name == "bound by"
+            table.add_column(
+                SHORT.get(name, name), justify="left" if words else "right", overflow="fold", no_wrap=not words or not i
+            )
         for row in rows:
             table.add_row(*map(text.printable, row))
         return table
@@ -113,37 +129,34 @@ class EstimateTable:
             "CUDA picks where the CPU has others.",
             "The roles are those at the instant of the peak, and with the rest (weight casts, buffers, inputs, and "
             "what was retained) they sum to it.",
-            "allocated and reserved are torch's caching allocator, simulated with its default settings; expandable is "
-            "what it reserves with expandable_segments:True"
-            + (f", and reserved, asked with {asked}." if asked else "."),
+            "allocated and reserved: torch's caching allocator, simulated with its default settings; expandable: what "
+            "it reserves with expandable_segments:True" + (f"; reserved, asked: with {asked}." if asked else "."),
         ]
         if budget and budget.device_model:
             notes.append(
-                "bound: no step can be faster on this device. It is the largest of arithmetic (FLOPs at the peak "
-                "rate), optimizer (its bytes at the memory's bandwidth) and transfers (at the host link); the word "
-                "says which."
+                "step takes: at least so long on this device. It is the largest of arithmetic (FLOPs at the peak "
+                "rate), optimizer (its bytes at the memory's bandwidth) and transfers (at the host link), and bound "
+                "by says which."
             )
         if budget:
             notes.append(
                 f"fits: the simulated allocator never runs out of {budget.memory_bytes / GIB:.2f} GiB less "
                 f"{budget.headroom_bytes / MIB:,.0f} MiB for context and libraries, which is an allowance and not a "
-                "measurement (--headroom)."
+                "measurement (--headroom). cache: only by giving back its free segments to the device, so many times."
             )
             notes += [f"{budget.device_model}: {source}" for source in budget.sources]
         return notes
 
 
-def _bound(bound: Bound | None) -> str:
+def _bound(bound: Bound | None) -> list[str]:
     if bound is None:
-        return text.MISSING
-    seconds = bound.seconds
-    shown = f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-    return f"≥ {shown} ({bound.binds}{', arithmetic unknown' if bound.missing else ''})"
+        return [text.MISSING] * 2
+    shown = f"{bound.seconds:.3g} s" if bound.seconds >= 1 else f"{1000 * bound.seconds:.3g} ms"
+    return [f"≥ {shown}", bound.binds + (" (arithmetic unknown)" if bound.missing else "")]
 
 
 def _fits(line: EstimateLine, within: AllocatorFigures) -> str:
-    times = f" ({within.retries}×)" if line.fits == "by giving back the cache" else ""
-    return f"{line.fits}{times}"
+    return f"cache {within.retries}×" if line.fits == "by giving back the cache" else str(line.fits)
 
 
 def write_estimates(path: Path, table: EstimateTable, info: dict[str, Any]) -> None:
