@@ -77,7 +77,7 @@ def test_blocks_never_overlap_and_nothing_leaks(steps: list[int], configuration:
         assert allocated == sum(block.size for block in live.values() if block)
         assert reserved == sum(size for _, size in held)
         assert reserved >= allocated >= requested >= 0
-        # of expandable segments torch asks for the request's bytes and then maps a granule, beyond the fraction if need be
+        # of an expandable segment torch maps a whole granule where the fraction leaves room for the request alone
         limit = None if configuration.expandable_segments else configuration.limit_bytes
         assert reserved <= (limit or configuration.capacity_bytes or reserved)
         for block in free_blocks(allocator):
