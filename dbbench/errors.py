@@ -16,6 +16,10 @@ class BadInput(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class WorkerDied(Exception):
+    """A process that was to answer ended before it did. Its text is one line; the command line exits with status 1."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the nearest of ``known``, else the whole list of them."""
     names = sorted(known)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dbbench.errors import BadInput
+from dbbench.errors import BadInput, WorkerDied
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 class _Verbs(TyperGroup):
-    """Turns what ends a verb early into its exit status: 2 for bad input, with one line, and 130 for Ctrl-C."""
+    """Turns what ends a verb early into a line and its exit status: 2 for bad input, 1 for a lost process, 130 for
+    Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -32,6 +33,9 @@ class _Verbs(TyperGroup):
         except BadInput as error:
             typer.echo(f"dbbench: {error}", err=True)
             raise typer.Exit(2) from error
+        except WorkerDied as error:
+            typer.echo(f"dbbench: {error}", err=True)
+            raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo("dbbench: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from error

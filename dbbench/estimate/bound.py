@@ -6,9 +6,8 @@ float32 rate, since torch leaves TF32 off by default; under autocast all of them
 float32's. Of attention under a causal mask half is left out, as a kernel may. *Optimizer*: AdamW reads the parameters
 that the step updates, their gradients and both moments, and writes the parameters and the moments; whatever the
 last-level cache can keep from one step to the next need not cross the memory's bus. *Transfers*: half of what
-residency moves goes each way, and the two ways of a link work at the same time. A step takes longer than this: kernels
-reach two thirds of a peak at best, norms and activations have no FLOPs here, and the three are rarely hidden behind
-one another.
+residency moves goes each way, and the two ways of a link work at the same time. A step takes longer than this: no
+kernel runs at the peak, norms and activations have no FLOPs here, and the three are rarely hidden behind one another.
 """
 
 from __future__ import annotations

@@ -46,20 +46,18 @@ class DeviceModel:
 
 
 def _model(
-    name: str,
-    cuda_name: str,
-    memory_gib: float,
-    seen: str,
-    gb_per_second: float,
-    cache_mib: float,
-    pci: int,
-    source: str,
+    name: str, cuda_name: str, memory_gib: float, seen: str, bandwidth: float, cache_mib: float, pci: int, source: str
 ) -> DeviceModel:
-    memory_source = f"torch reported {memory_gib:g} GiB ({seen})"
-    source = f"{source}; PCI Express {pci}.0 × 16"
     return DeviceModel(
-        name, cuda_name, int(memory_gib * GIB), memory_source, gb_per_second * 1e9, int(cache_mib * MIB), LINKS[pci], source
-    )  # fmt: skip
+        name=name,
+        cuda_name=cuda_name,
+        memory_bytes=int(memory_gib * GIB),
+        memory_source=f"torch reported {memory_gib:g} GiB ({seen})",
+        bandwidth_bytes_per_second=bandwidth * 1e9,
+        cache_bytes=int(cache_mib * MIB),
+        link_bytes_per_second=LINKS[pci],
+        source=f"{source}; PCI Express {pci}.0 × 16",
+    )
 
 
 #: name, torch's name, GiB that torch sees and who says so, GB/s, MiB of last-level cache, PCI Express, source of those

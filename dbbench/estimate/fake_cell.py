@@ -28,6 +28,8 @@ DEFAULT = (AllocatorSettings(),)
 #: Where a network's layers hang, whatever a method hangs the network into.
 _IN_LAYERS = re.compile(r"(^|\.)layers\.")
 
+_TOO_LARGE = 2**63
+
 _NO_DEVICE = "an estimate has no device"
 _NOT_TRAINED = "an estimate trains nothing"
 UNAVAILABLE = {
@@ -103,8 +105,11 @@ def _estimate(
         "host_transfer_bytes_per_step": round(measured.transfer_bytes_per_step),
     }
     unavailable = dict(UNAVAILABLE)
-    if row["flops_train_total"] is None:
-        unavailable["flops_train_total"] = f"a budget in seconds, and {_NO_DEVICE} to say how many steps that is"
+    total = row["flops_train_total"]
+    if total is None or total >= _TOO_LARGE:
+        no_steps, too_large = "the budget says no number of steps", "{} is more than a column of 64 bits holds"
+        unavailable["flops_train_total"] = no_steps if total is None else too_large.format(total)
+        row["flops_train_total"] = None
     record = Record(
         row=row,  # type: ignore[arg-type]  # pydantic makes the Row
         cell=resolved.cell.model_dump(mode="json"),

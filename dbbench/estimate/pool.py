@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
-from dbbench.errors import BadInput
+from dbbench.errors import BadInput, WorkerDied
 from dbbench.measure.allocator_settings import AllocatorSettings
 from dbbench.results.estimate import Estimate
 from dbbench.suite.cell import Cell
@@ -29,10 +29,6 @@ from dbbench.suite.cell import Cell
 Job = tuple[Cell, Sequence[AllocatorSettings]]
 #: More would not fit the memory that an estimate is to take in all; a worker needs about 0.4 GiB.
 DEFAULT_PROCESSES = 2
-
-
-class WorkerDied(RuntimeError):
-    """A worker ended before its answer; the text is one line."""
 
 
 def estimate_cells(jobs: Sequence[Job], where: str, processes: int | None = None) -> Iterator[tuple[int, Estimate]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import platform
 from collections import Counter
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dbbench.errors import BadInput
 from dbbench.harness.provenance import dbbench_version, device_class, git_commit
@@ -47,10 +48,19 @@ class Job:
 # ------------------------------------------------------------------------------------------------ the folder
 
 
-def check_folder(path: Path) -> None:
-    """Raise `BadInput` where ``path`` cannot be a run's folder: a file, or a folder that holds something else."""
+#: What a folder like a run's may hold, with the words for it; ``run.json`` says which, a run's by saying nothing.
+Kind = Literal["run", "estimate"]
+_KINDS = {"run": "a trained run", "estimate": "an estimate"}
+
+
+def check_folder(path: Path, kind: Kind = "run") -> None:
+    """Raise `BadInput` where ``path`` cannot be a folder of this kind: a file, or one that holds something else."""
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path}: --out is a file, not a folder; nothing was written")
+    if (path / "run.json").exists():
+        found = _kind(path / "run.json")
+        if found != kind:
+            raise BadInput(f"{path}: --out holds {_KINDS[found]}, whose records would be mixed up with these")
     if not path.is_dir() or (path / "run.json").exists():
         return
     # A run stopped in its first instants leaves its lock, or run.json's unfinished copy; neither is anyone's data.
@@ -62,13 +72,21 @@ def check_folder(path: Path) -> None:
         )
 
 
+def _kind(run_json: Path) -> Kind:
+    try:
+        info = json.loads(run_json.read_bytes())
+    except (ValueError, RecursionError, OSError):
+        return "run"  # torn, or not to be read: who reads it next says so
+    return "estimate" if isinstance(info, dict) and info.get("kind") == "estimate" else "run"
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, kind: Kind = "run") -> Iterator[None]:
     """Make ``path`` where needed and hold it for this process, or raise `BadInput` naming the one that has it.
 
     The kernel lets go of the lock when the process ends, however it ends, so a stale lock cannot exist.
     """
-    check_folder(path)
+    check_folder(path, kind)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,0 +1,109 @@
+"""The verbs that need no run: ``estimate`` says what one would take, ``calibrate`` holds that against a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dbbench.cli.app import Only, Settings, app, console, make_plan
+
+if TYPE_CHECKING:
+    from dbbench.report.estimate_table import EstimateTable
+
+Processes = Annotated[int | None, typer.Option(min=1, help="Estimates at a time. [default: 2]")]
+
+
+@app.command()
+def estimate(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or a shipped suite's name.")],
+    device_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A device to hold it against, such as h100-80gb.")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="A memory to fit in, such as 24GiB.")] = None,
+    headroom: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory left to the context and libraries: an allowance.")
+    ] = "512MiB",
+    alloc_conf: Annotated[
+        str, typer.Option(metavar="TEXT", help="Simulate PYTORCH_ALLOC_CONF's settings as well.")
+    ] = "",
+    settings: Settings = None,
+    only: Only = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep it all, a folder like a run's.")] = None,
+    processes: Processes = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """Say what a suite's cells would take, without a GPU and without their memory.
+
+    Peak memory by role, what the CUDA allocator would hold, FLOPs, and on a device whether that fits and how long a
+    step takes at least.
+    """
+    from dbbench.estimate.devices import device_model as named
+    from dbbench.estimate.sizes import parse_size
+    from dbbench.estimate.suite import estimate_suite, memory_budget
+    from dbbench.harness.folder import check_folder
+
+    device = None if device_model is None else named(device_model)
+    size = None if memory is None else parse_size(memory, "--memory")
+    budget = memory_budget(device, size, parse_size(headroom, "--headroom", least=0))
+    plan = make_plan(suite, settings or [], only, "cpu")
+    if out is not None:
+        check_folder(out, "estimate")
+    with _counting() as progress:
+        estimates, records = estimate_suite(
+            plan.cells,
+            plan.where,
+            allocator=alloc_conf,
+            budget=budget,
+            device=device,
+            processes=processes,
+            progress=progress,
+        )
+
+    from dbbench.report.estimate_table import table_of  # it imports pandas: not before the workers have ended
+
+    table = table_of(estimates, records)
+    if out is not None:
+        _keep(out, plan.file, table)
+    if markdown:
+        typer.echo(table.markdown(), nl=False)
+    else:
+        screen = console()
+        screen.print(table.rich())
+        for note in [*(f"not estimated: {failure}" for failure in table.failures), *table.notes()]:
+            screen.print(note)
+    raise typer.Exit(1 if table.failures else 0)
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[int, int, str], None]]:
+    """Give what shows, on a terminal, how many cells are done."""
+    screen = console()
+    if not screen.is_terminal:
+        yield lambda done, of, variant: None
+        return
+    with screen.status("estimating …") as status:
+        yield lambda done, of, variant: status.update(f"{done} of {of} estimated, the last {variant}")
+
+
+def _keep(out: Path, suite_file: str, table: EstimateTable) -> None:
+    from dbbench.harness.folder import locked
+    from dbbench.harness.provenance import git_commit
+    from dbbench.report.estimate_table import write_estimates
+    from dbbench.results.record import SCHEMA_VERSION
+
+    info = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": table.estimates.suite,
+        "suite_file": Path(suite_file).name if Path(suite_file).is_absolute() else suite_file,
+        "estimated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(),
+        "torch_version": table.estimates.torch_version,
+        "dbbench_version": table.estimates.dbbench_version,
+    }
+    with locked(out, "estimate"):
+        write_estimates(out, table, info)
