@@ -1,7 +1,7 @@
 """``dbbench profile``: a stranger's training step under the ledger, then alone, for what the device says of it.
 
 Three passes, each with everything made anew: one is traced, one is watched by the device's allocator, one is timed. On
-fake tensors there is only the first.
+fake tensors there is only the first, and the CUDA caching allocator is simulated on it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from dbbench.errors import BadInput
 from dbbench.measure import device as devices
 from dbbench.measure import rates
+from dbbench.measure.allocator import replay
 from dbbench.measure.fakes import fake_world, needed_data
 from dbbench.measure.flops import UncountedOps
 from dbbench.measure.precision import flops_by_precision, rate_of
@@ -69,8 +70,10 @@ def profile_step(reference: str, order: Order) -> Outcome:
     target = Target(reference)
     ledger, failure = _traced(target, order)
     profile, frame = ledger.profile(reference), ledger.timeline()
-    if failure is None and order.device != "fake":
-        profile = profile.model_copy(update=_untraced(target, order, profile))
+    if failure is None:
+        fake = order.device == "fake"
+        more = {"device_figures": _simulated(ledger)} if fake else _untraced(target, order, profile)
+        profile = profile.model_copy(update=more)
     return Outcome(profile, frame, failure)
 
 
@@ -92,6 +95,7 @@ def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
     failure = None
     with _place(target, order) as name, Ledger(device=name, strict=order.strict) as ledger:
         training = _made(target, name, order.device)
+        ledger.trace.built = len(ledger.trace.event_op)
         ledger.follow(training.model, training.optimizer, training.inputs, training.ema)
         ledger.search(training.step, "step", getattr(target.function, "__qualname__", target.reference))
         try:
@@ -163,6 +167,17 @@ def _device_figures(target: Target, order: Order) -> DeviceFigures:
     elif peaks.nvml_process_peak_bytes is None:
         figures.reasons = {"nvml_process_peak_bytes": "NVML did not name this process"}
     return figures
+
+
+def _simulated(ledger: Ledger) -> DeviceFigures:
+    """Replay the steps through the CUDA caching allocator's rules, from what the callable has made on."""
+    peaks = replay(ledger.trace)
+    return DeviceFigures(
+        simulated=True,
+        allocated_bytes=peaks.allocated_bytes,
+        reserved_bytes=peaks.reserved_bytes,
+        reasons=dict.fromkeys(("device_peak_bytes", "nvml_process_peak_bytes"), "fake tensors are on no device"),
+    )
 
 
 @contextmanager

@@ -33,6 +33,7 @@ _LARGE_OF_MODEL = 0.05
 _STEPS_SHOWN = 12
 #: The op of what was made before the ledger opened.
 BEFORE = "(before)"
+_SIMULATED = "Simulated: what CUDA's caching allocator would take, in its default settings"
 _DEVICE_FIGURES = {
     "device_peak_bytes": "allocator's peak, as asked for",
     "allocated_bytes": "allocated, rounded to blocks",
@@ -90,7 +91,9 @@ class MemoryTable(Shown):
         if profile.held:
             found += [Heading("Held at the peak, largest first"), *self._held()]
         if profile.device_figures is not None:
-            found += [Heading("The device's own account, of an untraced step"), _device(profile)]
+            simulated = profile.device_figures.simulated
+            found += [Heading(_SIMULATED if simulated else "The device's own account, of an untraced step")]
+            found += [_device(profile)]
         arithmetic = _arithmetic(profile)
         if arithmetic:
             found += [Heading("Arithmetic"), Lines(arithmetic)]

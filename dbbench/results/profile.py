@@ -34,8 +34,12 @@ class StepFigures(BaseModel):
 
 
 class DeviceFigures(BaseModel):
-    """The device allocator's own account of an untraced step; None is not available, and ``reasons`` says why."""
+    """The device allocator's own account of an untraced step; None is not available, and ``reasons`` says why.
 
+    ``simulated``: no device was asked, the traced steps were replayed through the rules of the CUDA caching allocator.
+    """
+
+    simulated: bool = False
     device_peak_bytes: int | None = None
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None

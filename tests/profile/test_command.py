@@ -22,6 +22,7 @@ from dbbench.errors import BadInput
 from dbbench.measure import rates
 from dbbench.profile import command
 from dbbench.profile.command import Order, profile_step
+from dbbench.profile.table import MemoryTable
 from dbbench.profile.target import Target
 from dbbench.results.profile import read_profile
 
@@ -74,10 +75,37 @@ def test_the_allocators_peak_is_explained(tmp_path: Path) -> None:
 def test_fake_tensors_give_the_same_bytes_and_flops() -> None:
     """An estimate would be of another step. The model is moved with ``.to``, which torch refuses for fake tensors."""
     real, fake = (profile_step("toy_train:make_step", Order(device=d)).profile for d in ("cpu", "fake"))
-    assert (fake.source, fake.device_figures, fake.seconds_per_step) == ("fake", None, [])
+    assert (fake.source, fake.seconds_per_step) == ("fake", [])
     assert fake.held == real.held
     assert fake.steps == real.steps
     assert fake.steps[0].flops == {"forward": CONVOLUTION + LINEAR, "backward": CONVOLUTION + 2 * LINEAR}
+
+
+def test_on_fake_tensors_the_caching_allocator_is_simulated(tmp_path: Path) -> None:
+    """Reserved bytes would be missing without a GPU, would count scratch of the set-up, or pass for measured.
+
+    4 MiB of parameters take a segment of 20 MiB, in which 12 MiB more have room; 1,000 bytes are a block of 1,024 in a
+    segment of 2 MiB. The 60 MiB that only the set-up needed are not there.
+    """
+    (tmp_path / "known.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    torch.empty(60 << 20, dtype=torch.uint8)\n"
+        "    model = torch.nn.Linear(1024, 1024, bias=False)\n"
+        "    def step():\n"
+        "        large, small = torch.empty(12 << 20, dtype=torch.uint8), torch.empty(1000, dtype=torch.uint8)\n"
+        "    return model, torch.optim.SGD(model.parameters(), lr=0.1), step\n"
+    )
+    profile = profile_step(f"{tmp_path}/known.py:make", Order(device="fake")).profile
+    figures = profile.device_figures
+    assert figures is not None
+    assert figures.simulated
+    assert profile.peak_bytes == (16 << 20) + 1000
+    assert (figures.allocated_bytes, figures.reserved_bytes) == ((16 << 20) + 1024, 22 << 20)
+    assert set(figures.reasons) == {"device_peak_bytes", "nvml_process_peak_bytes"}
+    page = str(MemoryTable(profile))
+    assert "Simulated: what CUDA's caching allocator would take" in page
+    assert "own account" not in page
 
 
 @pytest.mark.parametrize("name", ["net", "checkpointed", "halved", "averaged", "leaking"])
