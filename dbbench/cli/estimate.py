@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dbbench.cli.app import Only, Settings, app, console, make_plan
+from dbbench.errors import BadInput
 
 if TYPE_CHECKING:
     from dbbench.report.estimate_table import EstimateTable
@@ -79,15 +81,70 @@ def estimate(
     raise typer.Exit(1 if table.failures else 0)
 
 
+class CalibrationDevice(StrEnum):
+    """What the estimates are held against; on the CPU it is a check of the program, without an allocator's figures."""
+
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+@app.command()
+def calibrate(
+    suite: Annotated[
+        str, typer.Option(metavar="SUITE", help="A suite file, or a shipped suite's name.")
+    ] = "calibration",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go.")] = Path("runs/calibration"),
+    device: Annotated[CalibrationDevice, typer.Option(help="What to measure on.")] = CalibrationDevice.cuda,
+    seconds: Annotated[float, typer.Option(min=1, help="Begin no cell on the device after so long.")] = 480.0,
+    settings: Settings = None,
+    only: Only = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Estimates at a time. [default: by the cores]")] = None,
+) -> None:
+    """Hold estimates against a GPU: the error of every role, of allocated and of reserved bytes.
+
+    Each cell is estimated first, then measured in a process of its own, with the time of its step.
+    """
+    from dbbench.estimate.calibrate import calibrate as run_calibration
+    from dbbench.estimate.calibrate import check_calibration_folder, processes_here
+
+    if device is CalibrationDevice.cuda:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise BadInput(
+                f"calibrate needs a CUDA device, and torch {torch.__version__} sees none here; "
+                "--device cpu checks small models against the CPU"
+            )
+    plan = make_plan(suite, settings or [], only, device.value)
+    check_calibration_folder(out)
+    with _counting() as progress:
+        found = run_calibration(
+            plan.cells,
+            plan.where,
+            seconds=seconds,
+            processes=processes or processes_here(),
+            progress=lambda stage, done, of, variant: progress(done, of, f"{variant}, {stage}"),
+        )
+
+    from dbbench.report.calibration_table import large_errors, rich_table, summary, write_calibration
+
+    write_calibration(out, found)
+    screen = console()
+    screen.print(rich_table(found))
+    for line in [*summary(found), *(f"over 1 %: {line}" for line in large_errors(found))]:
+        screen.print(line)
+    raise typer.Exit(0 if all(cell.compared for cell in found.cells) else 1)
+
+
 @contextmanager
 def _counting() -> Iterator[Callable[[int, int, str], None]]:
-    """Give what shows, on a terminal, how many cells are done."""
+    """Give what shows, on a terminal, how many cells are done, of how many, and the last one."""
     screen = console()
     if not screen.is_terminal:
         yield lambda done, of, variant: None
         return
     with screen.status("estimating …") as status:
-        yield lambda done, of, variant: status.update(f"{done} of {of} estimated, the last {variant}")
+        yield lambda done, of, last: status.update(f"{done} of {of}, the last {last}")
 
 
 def _keep(out: Path, suite_file: str, table: EstimateTable) -> None:

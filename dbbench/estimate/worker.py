@@ -77,7 +77,9 @@ class Worker:
         return f"a worker process {how}{': ' + lines[-1][:300] if lines else ''}"
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does; again does nothing."""
+        if self._errors.closed:
+            return
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -73,8 +73,8 @@ def rehearsal(method: Method) -> Iterable[tuple[Plan, bool]]:
         taken[block] += 1
 
 
-def measure(resolved: Resolved, task: Task) -> Measured:
-    """Run both passes and return what they found."""
+def measure(resolved: Resolved, task: Task, then: Callable[[Method], None] = lambda method: None) -> Measured:
+    """Run both passes and return what they found; ``then`` gets the method of the second, warm, when that is over."""
     measured = ledger_pass(resolved, task)
     with device.watch(resolved.cell.device) as watch:
         method = resolved.build(task)
@@ -83,6 +83,7 @@ def measure(resolved: Resolved, task: Task) -> Measured:
             with watch.step() if traced else nullcontext():
                 method.step(batch, plan)
     measured.peaks = watch.peaks
+    then(method)
     return measured
 
 

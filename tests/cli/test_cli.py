@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    for verb in ("run", "report", "profile", "diff", "list", "doctor"):
+    for verb in ("run", "report", "estimate", "calibrate", "profile", "diff", "list", "doctor"):
         assert f"  {verb} " in done.stdout
 
 
