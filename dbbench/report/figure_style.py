@@ -148,6 +148,11 @@ def legend_below(figure: Figure, handles: list[Any], limit_points: float) -> Leg
     raise ValueError("a legend needs a handle")
 
 
+def legend_at_top(figure: Figure, handles: list[Any]) -> Legend:
+    """Put a legend in one line at the head of the figure."""
+    return figure.legend(handles=handles, loc="upper left", ncols=len(handles), borderaxespad=0.2, handletextpad=0.3)
+
+
 def height_inches(figure: Figure, artist: Any) -> float:
     """Return how tall an artist of the figure is when drawn."""
     box = artist.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]

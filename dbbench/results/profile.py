@@ -6,14 +6,14 @@ classified events that every figure of the profile can be recomputed from.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dbbench.errors import BadInput
+from dbbench.results.documents import read_document
 from dbbench.results.holdings import held_at_peak
 from dbbench.results.record import Held
 from dbbench.results.roles import PHASES, ROLES
@@ -133,8 +133,7 @@ def read_profile(folder: Path) -> tuple[Profile, pd.DataFrame]:
     Raises BadInput, one line, where a file is missing, torn, another program's, of a newer dbbench, or where the two
     are not of the same step.
     """
-    path = folder / PROFILE_FILE
-    profile = _checked(path, _raw(path))
+    profile = read_document(folder / PROFILE_FILE, Profile, "profile", "a ledger's save() or dbbench profile --out")
     frame = read_trace(folder / TRACE_FILE)
     if frame is None:
         raise BadInput(f"{folder / TRACE_FILE}: missing beside its profile")
@@ -145,28 +144,3 @@ def read_profile(folder: Path) -> tuple[Profile, pd.DataFrame]:
             "the two files are not of the same step"
         )
     return profile, frame
-
-
-def _raw(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file; a ledger's save() or dbbench profile --out writes it") from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise BadInput(f"{path}: truncated or not JSON ({error})") from error
-
-
-def _checked(path: Path, raw: Any) -> Profile:
-    version = raw.get("profile_version") if isinstance(raw, dict) else None
-    if not isinstance(version, int):
-        raise BadInput(f"{path}: no profile of dbbench (it has no profile_version)")
-    if version != PROFILE_VERSION:
-        age = "newer" if version > PROFILE_VERSION else "older"
-        raise BadInput(f"{path}: profile version {version} is {age} than the {PROFILE_VERSION} this dbbench reads")
-    try:
-        return Profile.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        where = f" at '{place}'" if place else ""
-        raise BadInput(f"{path}: does not fit the schema{where}: {first['msg']}; edited by hand?") from error
