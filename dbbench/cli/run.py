@@ -69,21 +69,49 @@ def run(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="A folder of run, fit or scaling, such as runs/vision.")
+    ],
     claims: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also hold the paper's claims against these runs, as Markdown.")
     ] = None,
 ) -> None:
-    """Rebuild a run's tables and figures from its folder."""
+    """Rebuild the tables and figures of runs, fits and scalings from their folders."""
     from dbbench.report.claims import write_claims
-    from dbbench.report.summary import print_summary, write_report
+    from dbbench.results.fit import FIT_FILE
 
     for folder in runs:
+        _rebuild(folder)
+    if claims is not None:
+        for problem in write_claims([folder for folder in runs if not (folder / FIT_FILE).exists()], claims):
+            console().print(f"claims: {problem}", markup=False)
+
+
+def _rebuild(folder: Path) -> None:
+    """Build a folder's tables and figures from its results, and print the tables."""
+    from dbbench.results.fit import FIT_FILE, read_fit
+    from dbbench.results.scaling import SCALING_FILE, read_scaling
+
+    if (folder / FIT_FILE).exists():
+        from dbbench.report import fit_table
+
+        fit = read_fit(folder)
+        fit_table.write_fit(folder, fit)
+        tables = fit_table.rich_tables(fit)
+    elif (folder / SCALING_FILE).exists():
+        from dbbench.report import scaling_table
+
+        scaling = read_scaling(folder)
+        scaling_table.write_scaling(folder, scaling)
+        tables = scaling_table.rich_tables(scaling)
+    else:
+        from dbbench.report.summary import print_summary, write_report
+
         write_report(folder)
         print_summary(folder, console())  # with what write_report had to leave out
-    if claims is not None:
-        for problem in write_claims(runs, claims):
-            console().print(f"claims: {problem}", markup=False)
+        return
+    for table in tables:
+        console().print(table)
 
 
 def _choose_device(device: Device, dry_run: bool) -> Any:
