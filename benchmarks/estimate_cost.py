@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -24,10 +25,11 @@ MOST_SECONDS, MOST_BYTES = 60.0, 2**30
 PAGE = """\
 # What an estimate costs
 
-`dbbench estimate {suite}`, {rounds} times on {cores} cores ({platform}, torch {torch}), imports and start of the
-processes included; memory is summed over the process tree every {every:.0f} ms. **RSS** counts a page that several
-processes share once for each; **PSS** divides it among them, which is what the machine lacks. The load is how many
-other threads wanted the cores before a round began.
+`dbbench estimate {suite}`, rounds: {rounds}, on {cores} cores ({platform}, torch {torch}). Imports and the start of the
+processes are in it; memory is summed over the process tree every {every:.0f} ms. **CPU** is the processors' time that
+the tree used. **RSS** counts a page that several processes share once for each of them; **PSS** divides it among them,
+which is what the machine lacks. **Load** is how many threads wanted the cores in the minute before a round began: what
+of it is others' takes wall time, and some CPU time, from the round.
 
 {table}
 
@@ -37,9 +39,10 @@ The limits are {seconds:.0f} s and {limit:,.0f} MiB of RSS: **{verdict}** in the
 
 @dataclass
 class Cost:
-    """One round: seconds, the peaks of summed RSS and PSS in bytes, and the machine's load before it."""
+    """One round: wall time, the tree's processor time, the peaks of summed RSS and PSS, and the load before it."""
 
     seconds: float
+    cpu_seconds: float
     rss_bytes: int
     pss_bytes: int
     processes: int
@@ -48,7 +51,7 @@ class Cost:
 
 def measure(suite: str) -> Cost:
     """Run the verb once and watch its tree; raises where it fails."""
-    load, began = os.getloadavg()[0], time.perf_counter()
+    load, began, used = os.getloadavg()[0], time.perf_counter(), _children_seconds()
     command = [sys.executable, "-m", "dbbench", "estimate", suite]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     rss = pss = most = 0
@@ -60,7 +63,12 @@ def measure(suite: str) -> Cost:
         time.sleep(EVERY_SECONDS)
     if process.returncode:
         raise SystemExit(f"{' '.join(command[1:])} ended with status {process.returncode}")
-    return Cost(time.perf_counter() - began, rss, pss, most, load)
+    return Cost(time.perf_counter() - began, _children_seconds() - used, rss, pss, most, load)
+
+
+def _children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _tree(root: int) -> list[int]:
@@ -95,10 +103,12 @@ def _rollup(pid: int) -> tuple[int, int]:
 
 def page(suite: str, costs: list[Cost]) -> tuple[str, bool]:
     """Return the page, and whether the limits are kept."""
-    lines = ["| round | s | RSS, MiB | PSS, MiB | processes | load |", "| ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| round | s | CPU, s | RSS, MiB | PSS, MiB | processes | load |", "| ---: " * 7 + "|"]
     for number, cost in enumerate(costs, 1):
         sizes = f"{cost.rss_bytes / MIB:,.0f} | {cost.pss_bytes / MIB:,.0f}"
-        lines.append(f"| {number} | {cost.seconds:.1f} | {sizes} | {cost.processes} | {cost.load:.1f} |")
+        lines.append(
+            f"| {number} | {cost.seconds:.1f} | {cost.cpu_seconds:.1f} | {sizes} | {cost.processes} | {cost.load:.1f} |"
+        )
     kept = max(c.seconds for c in costs) < MOST_SECONDS and max(c.rss_bytes for c in costs) < MOST_BYTES
     text = PAGE.format(
         suite=suite,

@@ -110,6 +110,14 @@ class _Replay:
 
 def account(trace: Trace) -> Account:
     """Replay ``trace`` and return its account: the peak is over the windows of kind ``step``."""
+    result, peak = _replayed(trace)
+    if peak >= 0:
+        _describe_peak(result, trace, peak)
+    return result
+
+
+def _replayed(trace: Trace) -> tuple[Account, int]:
+    """Return the account but for what is at the peak, and the instant of that, -1 for a trace without steps."""
     result, replay = Account(), _Replay(trace)
     own, sums, highest = result.own_peaks, replay.sums, 0
     instant = peak = -1
@@ -132,9 +140,7 @@ def account(trace: Trace) -> Account:
     result.inference_peak_bytes = max(inference, default=None)
     result.unseen_bytes = sum(trace.unseen.values())
     result.undeclared_bytes = sum(size for number, size in trace.unseen.items() if number not in trace.identity)
-    if peak >= 0:
-        _describe_peak(result, trace, peak)
-    return result
+    return result, peak
 
 
 def own_peaks_within(trace: Trace, inside: Callable[[str], bool]) -> dict[str, int]:
@@ -147,7 +153,7 @@ def own_peaks_within(trace: Trace, inside: Callable[[str], bool]) -> dict[str, i
     pairs = zip(trace.event_storage, trace.event_bytes, strict=True)
     unseen = {number: size for number, size in trace.unseen.items() if counts[number]}
     part = replace(trace, event_bytes=[size * counts[number] for number, size in pairs], unseen=unseen)
-    return account(part).own_peaks
+    return _replayed(part)[0].own_peaks
 
 
 def gradient_bytes_by_block(trace: Trace) -> dict[int, int]:
