@@ -88,6 +88,7 @@ def test_without_a_gpu_there_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_whole_way_on_the_cpu(tmp_path: Path) -> None:
     """The part that needs no GPU would be untried until one is lent: on the CPU an estimate is exact, op for op."""
     out = tmp_path / "out"

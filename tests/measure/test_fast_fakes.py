@@ -27,10 +27,10 @@ LLAMA: dict[str, Any] = {
 }
 BLOCKS = {"blocks": 2, "residency": "active"}
 CELLS = {
-    "llama_greedy": make_cell("x", "greedy", options={"stages": 2}, **LLAMA),
     "vit_blocks": make_cell("x", "diffusion_blocks", options=BLOCKS, precision="autocast_bf16"),
 }
 MORE = {
+    "llama_greedy": make_cell("x", "greedy", options={"stages": 2}, **LLAMA),
     "dit_checkpointing": make_cell("x", "checkpointing", **DIT),
     "vit_backprop": make_cell("x"),
     "dit_blocks": make_cell("x", "diffusion_blocks", options=BLOCKS, **DIT),

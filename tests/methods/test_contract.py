@@ -46,7 +46,7 @@ def elsewhere(network: str, method: str, options: dict[str, Any], precision: str
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("checkpointing", {}),
+        pytest.param("checkpointing", {}, marks=pytest.mark.slow),
         ("greedy", {"stages": 2, "ensemble": True}),
         ("diffusion_blocks", {"blocks": 2, "residency": "active"}),
     ],

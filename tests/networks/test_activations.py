@@ -38,8 +38,12 @@ def statistics(tokens: int, heads: int, precision: str) -> int:
     return BATCH * tokens * (4 * BYTES[precision] + 4 * heads)
 
 
-@pytest.mark.parametrize("precision", BYTES)
-@pytest.mark.parametrize("method", ["backprop", "diffusion_blocks"])
+#: One precision of each network is quick, the other a slow test.
+BOTH = ["fp32", pytest.param("bf16", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("precision", BOTH)
+@pytest.mark.parametrize("method", ["backprop", pytest.param("diffusion_blocks", marks=pytest.mark.slow)])
 def test_a_vision_layer_keeps_what_its_docstring_adds_up_to(method: str, precision: str) -> None:
     """The derivation of 8 + 2r (plain) or 12 + 2r (adaptive) residual streams would be of another layer."""
     tokens, width, heads, mlp_width = (32 // 8) ** 2 + 1, 768, 12, 3072
@@ -51,7 +55,7 @@ def test_a_vision_layer_keeps_what_its_docstring_adds_up_to(method: str, precisi
     assert kept == streams + statistics(tokens, heads, precision) + modulation
 
 
-@pytest.mark.parametrize("precision", BYTES)
+@pytest.mark.parametrize("precision", BOTH)
 def test_a_diffusion_transformers_layer_keeps_twenty_streams(precision: str) -> None:
     """The derivation of 12 + 2r residual streams would be of another layer than DiT's."""
     tokens, width, heads = 16, 384, 6
@@ -61,7 +65,7 @@ def test_a_diffusion_transformers_layer_keeps_twenty_streams(precision: str) -> 
     assert kept == expected
 
 
-@pytest.mark.parametrize("precision", BYTES)
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_a_decoder_layer_keeps_what_its_docstring_adds_up_to(precision: str) -> None:
     """The derivation of 8 + 2f + 4r residual streams would be of another layer than Llama's."""
     tokens, width, heads, mlp_width = 48, 768, 12, 2048
