@@ -50,10 +50,11 @@ def _equal(scaling: Scaling, line: ScalingLine, rule: Rule) -> tuple[str, bool] 
 
 
 def exponent(law: PowerLaw) -> str:
-    """The exponent with its standard error, to two digits of it: ``0.512 ± 0.004``."""
+    """The exponent with its standard error: ``0.512 ± 0.004``."""
+    value = f"{round(law.exponent, 3) + 0.0:.3f}"  # no minus before a zero
     if law.error is None:
-        return f"{law.exponent:.3f}"
-    return f"{law.exponent:.3f} ± {law.error:.3f}" if law.error >= 0.0005 else f"{law.exponent:.4f} ± {law.error:.4f}"
+        return value
+    return f"{value} ± {law.error:.3f}" if law.error >= 0.0005 else f"{value} ± <0.001"
 
 
 class Tested(NamedTuple):
