@@ -7,7 +7,7 @@ A block is a run of layers. A method needs nothing else: it embeds, runs the lay
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -62,6 +62,9 @@ class Network(nn.Module, ABC):
     """
 
     Options: ClassVar[type[BaseOptions]] = BaseOptions
+    #: The family: by the name of a size a number for each of ``fields``, among which ``depth`` and ``width`` are.
+    presets: ClassVar[Mapping[str, tuple[int, ...]]]
+    fields: ClassVar[tuple[str, ...]]
     #: It is a denoiser: `embed` takes the noise level and conditions the layers on it.
     denoiser: ClassVar[bool] = False
     layers: nn.ModuleList
@@ -85,14 +88,14 @@ class Network(nn.Module, ABC):
         """
 
     @classmethod
-    @abstractmethod
     def preset(cls, size: str) -> dict[str, int]:
         """Return the numbers of the preset ``size``, among them ``depth`` and ``width``; KeyError if unknown."""
+        return dict(zip(cls.fields, cls.presets[size], strict=True))
 
     @classmethod
-    @abstractmethod
     def sizes(cls) -> Sequence[str]:
         """Return the names of the presets."""
+        return tuple(cls.presets)
 
     @classmethod
     def numbers(cls, size: str, options: BaseOptions, depth: int | None = None) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class DiT(base.Network):
         dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
         gate_start: Literal[0, 1] = 0
 
+    presets, fields = SIZES, FIELDS
+
     denoiser = True
     positions: Tensor
 
@@ -102,14 +104,6 @@ class DiT(base.Network):
         condition_width: int | None = None,
     ) -> Self:
         return cls(shape, **cls.numbers(size, options, depth))  # its layers are conditioned in any case
-
-    @classmethod
-    def preset(cls, size: str) -> dict[str, int]:
-        return dict(zip(FIELDS, SIZES[size], strict=True))
-
-    @classmethod
-    def sizes(cls) -> tuple[str, ...]:
-        return tuple(SIZES)
 
     def embed(self, inputs: Mapping[str, Tensor], target: Tensor | None = None) -> State:
         noisy = inputs["noisy"] if target is None else target

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -18,6 +19,9 @@ class _Readout(nn.Linear):
 
 class LinearClassifier(base.Network):
     """Multinomial logistic regression on flattened pixels; it has no layers to update, only its head."""
+
+    presets: ClassVar[Mapping[str, tuple[int, ...]]] = {"tiny": (0,)}
+    fields = ("depth",)
 
     def __init__(self, shape: InputShape) -> None:
         super().__init__()
@@ -39,14 +43,6 @@ class LinearClassifier(base.Network):
         if depth or condition_width:
             raise BadInput("network.name: 'linear' has no layers, so neither a depth nor blocks")
         return cls(shape)
-
-    @classmethod
-    def preset(cls, size: str) -> dict[str, int]:
-        return {"depth": 0}
-
-    @classmethod
-    def sizes(cls) -> tuple[str, ...]:
-        return ("tiny",)
 
     def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
         return State(inputs.flatten(1))

@@ -158,6 +158,8 @@ class Llama(base.Network):
         width: base.Width = None
         tied: bool | None = None
 
+    presets, fields = SIZES, FIELDS
+
     cos: Tensor
     sin: Tensor
 
@@ -195,14 +197,6 @@ class Llama(base.Network):
         condition_width: int | None = None,
     ) -> Self:
         return cls(shape, **cls.numbers(size, options, depth), condition_width=condition_width)
-
-    @classmethod
-    def preset(cls, size: str) -> dict[str, int]:
-        return dict(zip(FIELDS, SIZES[size], strict=True))
-
-    @classmethod
-    def sizes(cls) -> tuple[str, ...]:
-        return tuple(SIZES)
 
     def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
         """Return the tokens [batch, tokens] as a state, with ``target`` [batch, tokens, width] as the noisy stream."""

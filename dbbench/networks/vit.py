@@ -40,6 +40,8 @@ class ViT(base.Network):
         dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
         gate_start: Literal[0, 1] = 1
 
+    presets, fields = SIZES, FIELDS
+
     def __init__(
         self,
         shape: InputShape,
@@ -78,14 +80,6 @@ class ViT(base.Network):
         condition_width: int | None = None,
     ) -> Self:
         return cls(shape, **cls.numbers(size, options, depth), condition_width=condition_width)
-
-    @classmethod
-    def preset(cls, size: str) -> dict[str, int]:
-        return dict(zip(FIELDS, SIZES[size], strict=True))
-
-    @classmethod
-    def sizes(cls) -> tuple[str, ...]:
-        return tuple(SIZES)
 
     def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         """Positions and the class token start normal with standard deviation 0.02, as in ViT."""
