@@ -60,9 +60,9 @@ def test_a_method_keeps_the_contract_on_other_tasks(network: str, method: str, o
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ELSEWHERE)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "autocast_bf16"])
-@pytest.mark.parametrize("variant", [*VARIANTS, "blocks_plain"])
+@pytest.mark.parametrize("variant", [*(v for v in VARIANTS if v != "accumulation"), "blocks_plain"])
 def test_every_variant_does_in_every_precision(network: str, precision: str, variant: str) -> None:
-    """The same, for all that the quick tests leave out."""
+    """The same, for all that the quick tests leave out; the toy that accumulates cuts a batch of one tensor itself."""
     method, options = VARIANTS.get(
         variant, ("diffusion_blocks", {"blocks": 2, "output": "plain", "weighting": "none", "overlap": 0.0})
     )
