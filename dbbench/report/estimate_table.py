@@ -140,7 +140,8 @@ class EstimateTable:
             )
         if budget:
             notes.append(
-                f"fits: the simulated allocator never runs out of {budget.memory_bytes / GIB:.2f} GiB less "
+                "fits, in training and in a prediction on such a batch: the simulated allocator never runs out of "
+                f"{budget.memory_bytes / GIB:.2f} GiB less "
                 f"{budget.headroom_bytes / MIB:,.0f} MiB for context and libraries, which is an allowance and not a "
                 "measurement (--headroom). cache: only by giving back its free segments to the device, so many times."
             )

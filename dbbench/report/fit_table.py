@@ -112,9 +112,11 @@ def method_of_search(fit: Fit) -> str:
     probes = [len(line.probes) for line in fit.lines]
     return " ".join(
         [
-            f"The largest {fit.axis} ({AXIS_UNITS[fit.axis]}, at most {fit.highest:,}) with which a training step fits "
-            f"in {memories}, on fake tensors: torch's caching allocator with {settings}, simulated with the memory "
-            f"less {memory_name(fit.headroom_bytes)} for the context and libraries, never runs out.",
+            f"The largest {fit.axis} ({AXIS_UNITS[fit.axis]}, at most {fit.highest:,}) with which training "
+            f"steps, and then a prediction on a batch as large, fit in {memories}, on fake tensors: torch's caching "
+            f"allocator with {settings}, simulated with the memory less {memory_name(fit.headroom_bytes)} for the "
+            "context and libraries, never runs out. Where a prediction keeps several distributions over a vocabulary "
+            "(greedy's heads, DiffusionBlocks' chain) it may be what decides.",
             "Peaks are of live tensors; reserved is what the allocator takes where it has no end, so it may be above "
             "the memory where giving the cache back still lets a step fit.",
             "Of every edge both sides were estimated: the value fits, the next does not. So were up to three values "
