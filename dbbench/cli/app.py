@@ -65,6 +65,16 @@ class Plan:
 #: Arguments and options that several verbs take.
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite; repeatable.")]
 Only = Annotated[str | None, typer.Option(metavar="FILTER", help="Cells to run: method=a,b,seed=0.")]
+Headroom = Annotated[str, typer.Option(metavar="SIZE", help="Memory left to the context and libraries: an allowance.")]
+AllocConf = Annotated[
+    str, typer.Option("--alloc-conf", metavar="SETTINGS", help="Simulate PYTORCH_ALLOC_CONF's settings.")
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="Estimates at a time. [default: 2]")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
+
+#: What the CUDA context, cuBLAS and cuDNN take of a device's memory beside the allocator: an allowance, not a
+#: measurement. An H100's context alone takes about as much.
+HEADROOM = "512MiB"
 
 
 def console() -> Console:

@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dbbench.cli.app import Only, Settings, app, console, make_plan
+from dbbench.cli.app import (
+    HEADROOM,
+    AllocConf,
+    AsMarkdown,
+    Headroom,
+    Only,
+    Processes,
+    Settings,
+    app,
+    console,
+    make_plan,
+)
 from dbbench.errors import BadInput
 
 if TYPE_CHECKING:
     from dbbench.report.estimate_table import EstimateTable
-
-Processes = Annotated[int | None, typer.Option(min=1, help="Estimates at a time. [default: 2]")]
 
 
 @app.command()
@@ -27,17 +36,13 @@ def estimate(
         str | None, typer.Option(metavar="NAME", help="A device to hold it against, such as h100-80gb.")
     ] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="A memory to fit in, such as 24GiB.")] = None,
-    headroom: Annotated[
-        str, typer.Option(metavar="SIZE", help="Memory left to the context and libraries: an allowance.")
-    ] = "512MiB",
-    alloc_conf: Annotated[
-        str, typer.Option(metavar="TEXT", help="Simulate PYTORCH_ALLOC_CONF's settings as well.")
-    ] = "",
+    headroom: Headroom = HEADROOM,
+    alloc_conf: AllocConf = "",
     settings: Settings = None,
     only: Only = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep it all, a folder like a run's.")] = None,
     processes: Processes = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    markdown: AsMarkdown = False,
 ) -> None:
     """Say what a suite's cells would take, without a GPU and without their memory.
 
@@ -57,27 +62,16 @@ def estimate(
         check_folder(out, "estimate")
     with _counting() as progress:
         estimates, records = estimate_suite(
-            plan.cells,
-            plan.where,
-            allocator=alloc_conf,
-            budget=budget,
-            device=device,
-            processes=processes,
+            plan.cells, plan.where, allocator=alloc_conf, budget=budget, device=device, processes=processes,
             progress=progress,
-        )
+        )  # fmt: skip
 
     from dbbench.report.estimate_table import table_of  # it imports pandas: not before the workers have ended
 
     table = table_of(estimates, records)
     if out is not None:
         _keep(out, plan.file, table)
-    if markdown:
-        typer.echo(table.markdown(), nl=False)
-    else:
-        screen = console()
-        screen.print(table.rich())
-        for note in [*(f"not estimated: {failure}" for failure in table.failures), *table.notes()]:
-            screen.print(note)
+    _show(table, markdown)
     raise typer.Exit(1 if table.failures else 0)
 
 
@@ -145,6 +139,16 @@ def _counting() -> Iterator[Callable[[int, int, str], None]]:
         return
     with screen.status("estimating …") as status:
         yield lambda done, of, last: status.update(f"{done} of {of}, the last {last}")
+
+
+def _show(table: EstimateTable, markdown: bool) -> None:
+    if markdown:
+        typer.echo(table.markdown(), nl=False)
+        return
+    screen = console()
+    screen.print(table.rich())
+    for note in [*(f"not estimated: {failure}" for failure in table.failures), *table.notes()]:
+        screen.print(note)
 
 
 def _keep(out: Path, suite_file: str, table: EstimateTable) -> None:

@@ -10,8 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from dbbench.cli.app import Only, Settings, app, console, make_plan
-from dbbench.cli.estimate import Processes
+from dbbench.cli.app import (
+    HEADROOM,
+    AllocConf,
+    AsMarkdown,
+    Headroom,
+    Only,
+    Processes,
+    Settings,
+    app,
+    console,
+    make_plan,
+)
 from dbbench.errors import BadInput
 
 
@@ -34,7 +44,6 @@ class ScalingOver(StrEnum):
 
 
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep the results, tables and a figure there.")]
-AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
 
 @app.command()
@@ -42,10 +51,8 @@ def fit(
     suites: Annotated[list[str], typer.Argument(metavar="SUITE", help="Suite files, or shipped suites' names.")],
     memory: Annotated[list[str], typer.Option(metavar="SIZE", help="A device's memory, such as 24GiB; repeatable.")],
     over: Annotated[SearchOver, typer.Option(help="What to make as large as fits.")] = SearchOver.batch,
-    headroom: Annotated[str, typer.Option(metavar="SIZE", help="Memory left to the context and libraries.")] = "512MiB",
-    alloc_conf: Annotated[
-        str, typer.Option("--alloc-conf", metavar="SETTINGS", help="Simulate PYTORCH_ALLOC_CONF's settings.")
-    ] = "",
+    headroom: Headroom = HEADROOM,
+    alloc_conf: AllocConf = "",
     highest: Annotated[
         int | None, typer.Option("--max", min=1, help="Where to stop. [default: 65536, 512 layers, 1048576 tokens]")
     ] = None,

@@ -18,11 +18,6 @@ from dbbench.estimate.devices import DeviceModel
 from dbbench.measure.rates import Precision
 from dbbench.results.estimate import AllocatorFigures, Bound, Estimate, Fits
 
-MIB = 1 << 20
-#: What the CUDA context, cuBLAS and cuDNN take of a device's memory beside the allocator: an allowance, not a
-#: measurement. An H100's context alone takes about as much.
-DEFAULT_HEADROOM_BYTES = 512 * MIB
-
 _RATES: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "autocast_bf16": "bf16"}
 #: AdamW reads four numbers a parameter (itself, its gradient, two moments), and writes three.
 _READS, _WRITES = 4, 3

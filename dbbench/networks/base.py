@@ -72,7 +72,6 @@ class Network(nn.Module, ABC):
     width: int
 
     @classmethod
-    @abstractmethod
     def build(
         cls,
         size: str,
@@ -84,8 +83,12 @@ class Network(nn.Module, ABC):
         """Build the preset ``size`` for inputs of ``shape``; ``depth`` replaces the preset's number of layers.
 
         With ``condition_width`` each layer and the head take a ``condition`` of shape [batch, condition_width], and
-        the target token comes from outside through `embed`.
+        the target token comes from outside through `embed`; a denoiser conditions its layers in any case.
         """
+        numbers = cls.numbers(size, options, depth)
+        if not cls.denoiser:
+            numbers["condition_width"] = condition_width
+        return cls(shape, **numbers)
 
     @classmethod
     def preset(cls, size: str) -> dict[str, int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -93,17 +93,6 @@ class DiT(base.Network):
             Layer(width, heads, mlp_width, dropout, width, gate_start, affine=False) for _ in range(depth)
         )
         self.head = self.make_head()
-
-    @classmethod
-    def build(
-        cls,
-        size: str,
-        shape: InputShape,
-        options: base.BaseOptions,
-        depth: int | None = None,
-        condition_width: int | None = None,
-    ) -> Self:
-        return cls(shape, **cls.numbers(size, options, depth))  # its layers are conditioned in any case
 
     def embed(self, inputs: Mapping[str, Tensor], target: Tensor | None = None) -> State:
         noisy = inputs["noisy"] if target is None else target

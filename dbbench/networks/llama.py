@@ -35,7 +35,7 @@ mask in which a clean position sees the clean ones up to itself, and a noisy one
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -186,17 +186,6 @@ class Llama(base.Network):
         self.register_buffer("sin", angles.sin())
         self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_width, condition_width) for _ in range(depth))
         self.head = TokenHead(width, shape.classes, condition_width, table if tied else None)
-
-    @classmethod
-    def build(
-        cls,
-        size: str,
-        shape: InputShape,
-        options: base.BaseOptions,
-        depth: int | None = None,
-        condition_width: int | None = None,
-    ) -> Self:
-        return cls(shape, **cls.numbers(size, options, depth), condition_width=condition_width)
 
     def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
         """Return the tokens [batch, tokens] as a state, with ``target`` [batch, tokens, width] as the noisy stream."""

@@ -6,7 +6,7 @@ derived in `dbbench.networks.transformer`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -69,17 +69,6 @@ class ViT(base.Network):
             Layer(width, heads, mlp_width, dropout, condition_width, gate_start) for _ in range(depth)
         )
         self.head = self.make_head()
-
-    @classmethod
-    def build(
-        cls,
-        size: str,
-        shape: InputShape,
-        options: base.BaseOptions,
-        depth: int | None = None,
-        condition_width: int | None = None,
-    ) -> Self:
-        return cls(shape, **cls.numbers(size, options, depth), condition_width=condition_width)
 
     def initialise_parameter(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         """Positions and the class token start normal with standard deviation 0.02, as in ViT."""
