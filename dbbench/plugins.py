@@ -29,6 +29,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "images": "dbbench.tasks.synthetic:SyntheticImages",
         "latents": "dbbench.tasks.synthetic:Latents",
         "tokens": "dbbench.tasks.synthetic:Tokens",
+        "plays": "dbbench.tasks.text:Plays",
+        "text_folder": "dbbench.tasks.text:TextFolder",
+        "text_dataset": "dbbench.tasks.text:TextDataset",
     },
     "networks": {
         "vit": "dbbench.networks.vit:ViT",

@@ -1,4 +1,4 @@
-"""Image sets by name, validated as they load: one embedded, one of scikit-learn's, the others from local folders.
+"""Image sets by name and texts, validated as they load: embedded, scikit-learn's digits, or from local folders.
 
 Nothing is downloaded and nothing is unpickled. Importing this package imports neither torch nor an optional library;
 `dbbench.data.augment`, which needs torch, is imported on its own.

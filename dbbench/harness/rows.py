@@ -53,6 +53,7 @@ def method_columns(method: Method) -> dict[str, Any]:
         "layers_per_block": json.dumps(method.layers_per_block),
         "residency": method.residency,
         "width": method.network.width,
+        "sequence_length": method.task.shape.sequence_length,
     }
 
 

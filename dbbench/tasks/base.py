@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -102,10 +102,14 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, prediction: Tensor, targets: Tensor) -> dict[str, float]:
-        """Return the sum over the batch of each metric, by name."""
+        """Return what is summed over the batches of a split for `figures`: by default the sum of each metric."""
+
+    def figures(self, sums: Mapping[str, float], samples: int) -> dict[str, float]:
+        """Return each metric of a split by name, of what `measure` gave for its ``samples`` in all."""
+        return {name: value / samples for name, value in sums.items()}
 
     def evaluate(self, split: Split, predict: Callable[[Any], dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-        """Return ``{way of predicting: {metric: mean over the split}}``.
+        """Return ``{way of predicting: {metric: its value on the split}}``.
 
         ``predict`` maps inputs to predictions [batch, …] by way of predicting ('' is the method's own).
         """
@@ -115,7 +119,7 @@ class Task(ABC):
             for batch in self.evaluation_batches(split):
                 count += len(batch.targets)
                 for way, prediction in predict(batch.inputs).items():
-                    totals = sums.setdefault(way, dict.fromkeys((m.name for m in self.metrics), 0.0))
+                    totals = sums.setdefault(way, {})
                     for name, value in self.measure(prediction, batch.targets).items():
-                        totals[name] += value
-        return {way: {name: value / count for name, value in totals.items()} for way, totals in sums.items()}
+                        totals[name] = totals.get(name, 0.0) + value
+        return {way: self.figures(totals, count) for way, totals in sums.items()}

@@ -14,7 +14,6 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from dbbench.diffusion.noise import NoiseLaw
 from dbbench.diffusion.precondition import precondition
@@ -23,6 +22,7 @@ from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch, Metric, Split, Task
 from dbbench.tasks.classification import Classification
+from dbbench.tasks.next_token import NextToken
 
 Count = Annotated[int, Field(ge=1)]
 EVALUATION_BATCHES = 2
@@ -75,7 +75,7 @@ class SyntheticImages(Synthetic, Classification):
         return Batch(images, self._integers(o.classes, (self.batch_size,), generator))
 
 
-class Tokens(Synthetic):
+class Tokens(Synthetic, NextToken):
     """Random tokens, each to be predicted from those before it; Llama's 32,000 and a length of 2,048 by default."""
 
     class Options(networks.BaseOptions):
@@ -84,7 +84,6 @@ class Tokens(Synthetic):
 
     options: Options
     name = "tokens"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("cross_entropy", "nats", "lower"),)
 
     @classmethod
     def input_shape(cls, options: networks.BaseOptions) -> InputShape:
@@ -95,14 +94,6 @@ class Tokens(Synthetic):
         o = self.options
         text = self._integers(o.vocabulary, (self.batch_size, o.sequence_length + 1), generator)
         return Batch(text[:, :-1], text[:, 1:])
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        per_token = F.cross_entropy(outputs.flatten(0, 1).float(), targets.flatten(), reduction="none")
-        return per_token.view(targets.shape).mean(dim=1)
-
-    def measure(self, prediction: Tensor, targets: Tensor) -> dict[str, float]:
-        per_token = F.nll_loss(prediction.flatten(0, 1), targets.flatten(), reduction="none")
-        return {"cross_entropy": per_token.view(targets.shape).mean(dim=1).sum().item()}
 
 
 class Latents(Synthetic):
