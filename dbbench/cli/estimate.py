@@ -50,7 +50,7 @@ def estimate(
     step takes at least.
     """
     from dbbench.estimate.devices import device_model as named
-    from dbbench.estimate.sizes import parse_size
+    from dbbench.sizes import parse_size
     from dbbench.estimate.suite import estimate_suite, memory_budget
     from dbbench.harness.folder import check_folder
 

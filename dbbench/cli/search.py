@@ -68,7 +68,7 @@ def fit(
     torch's caching allocator.
     """
     from dbbench.estimate.fit import find_largest
-    from dbbench.estimate.sizes import parse_size
+    from dbbench.sizes import parse_size
     from dbbench.report import fit_table
 
     sizes = sorted({parse_size(size, "--memory") for size in memory})

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them on a command line: ``24GiB``, ``512MiB``, ``80GB``, ``1.5 GiB``, ``4096``."""
+"""Sizes of memory as people write them: ``24GiB``, ``80 MiB``, ``80GB``, ``1.5 GiB``, ``4096``, or a number of bytes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _BY_CASE = {unit.lower(): unit for unit in UNITS}
 _MOST_BYTES = 2**60
 
 
-def parse_size(text: str, where: str, least: int = 1) -> int:
-    """Return the bytes that ``text`` says, a fraction of a byte rounded down; without a unit it says bytes.
+def parse_size(text: str | int, where: str, least: int = 1) -> int:
+    """Return the bytes that ``text`` says, a fraction of a byte rounded down; a bare number says bytes.
 
     Binary units (KiB, MiB, GiB, TiB) are powers of 1,024 and decimal ones (KB, MB, GB, TB) of 1,000, in any case.
     Raises BadInput, opened by ``where`` (the option), for anything else, and for a size that is not between ``least``
     and an exbibyte.
     """
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)
+    elif not isinstance(text, str):
+        raise BadInput(f"{where}: {text!r:.40} is no size; write one such as '512 MiB', or a whole number of bytes")
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if parts is None:
         raise BadInput(f"{where}: '{text:.40}' is no size; write one such as 24GiB, 512MiB or 80GB")
