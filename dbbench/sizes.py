@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them: ``24GiB``, ``80 MiB``, ``80GB``, ``1.5 GiB``, ``4096``, or a number of bytes."""
+"""Sizes of memory as people write them: ``24GiB``, ``80 MiB``, ``80GB``, ``1.5 GiB``, ``4096``, or an int of bytes."""
 
 from __future__ import annotations
 

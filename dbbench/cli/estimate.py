@@ -50,9 +50,9 @@ def estimate(
     step takes at least.
     """
     from dbbench.estimate.devices import device_model as named
-    from dbbench.sizes import parse_size
     from dbbench.estimate.suite import estimate_suite, memory_budget
     from dbbench.harness.folder import check_folder
+    from dbbench.sizes import parse_size
 
     device = None if device_model is None else named(device_model)
     size = None if memory is None else parse_size(memory, "--memory")

@@ -68,8 +68,8 @@ def fit(
     torch's caching allocator.
     """
     from dbbench.estimate.fit import find_largest
-    from dbbench.sizes import parse_size
     from dbbench.report import fit_table
+    from dbbench.sizes import parse_size
 
     sizes = sorted({parse_size(size, "--memory") for size in memory})
     left = parse_size(headroom, "--headroom", least=0)

@@ -27,7 +27,7 @@ _SHALLOW, _DEEP = 2, 7
 _MOST_OBJECTS = 20_000  # of one function or module
 _LEAST_BYTES = 1024
 #: Functions and objects that hold tensors only because they measure.
-_OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases")
+_OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases", "dbbench.pytest_plugin.")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
 #: Tables of a module that lead to code of others.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -74,7 +74,7 @@ def _variables(frames: list[FrameType]) -> list[Variable]:
     for frame in frames:
         where = frame.f_code.co_qualname
         kind, place = ("global", frame.f_globals.get("__name__", "?")) if where == "<module>" else ("local", where)
-        found.append([Variable(kind, place, name, value) for name, value in _locals(frame)])
+        found.append([Variable(kind, place, name, value) for name, value in locals_of(frame)])
     outermost: dict[int, Variable] = {}
     for variable in chain.from_iterable(reversed(found)):
         outermost.setdefault(id(variable.value), variable)
@@ -134,7 +134,7 @@ class _Search:
             if isinstance(value, Tensor):
                 self._meet(f"{kind} '{path}' in {place}", value)
             elif depth < most and (most > _SHALLOW or not isinstance(value, torch.nn.Module)):
-                queue.extend((name, inner, depth + 1) for name, inner in _parts(path, value))
+                queue.extend((name, inner, depth + 1) for name, inner in parts_of(path, value))
 
     def _meet(self, name: str, tensor: Tensor) -> None:
         for storage, _ in private.storages(tensor):
@@ -171,7 +171,7 @@ class _Search:
                     self._name(storage._cdata, name)
 
 
-def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def parts_of(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield (name, object) of what ``value`` holds."""
     if isinstance(value, dict):
         # a model's output is a dict whose keys are its attributes too
@@ -226,12 +226,12 @@ def _parts_of_exception(path: str, error: BaseException) -> Iterator[tuple[str, 
         frame, step = step.tb_frame, step.tb_next
         if not frame.f_globals.get("__name__", "").startswith(_OURS):
             where = f"{path}.__traceback__.{frame.f_code.co_name}"
-            yield from ((f"{where}.{name}", value) for name, value in _locals(frame))
+            yield from ((f"{where}.{name}", value) for name, value in locals_of(frame))
     yield f"{path}.__context__", error.__context__
     yield from ((f"{path}.{key}", value) for key, value in list(vars(error).items()))
 
 
-def _locals(frame: FrameType) -> list[tuple[str, Any]]:
+def locals_of(frame: FrameType) -> list[tuple[str, Any]]:
     """Return a function's variables without leaving it a copy: before Python 3.13 a frame keeps the one it is asked
     for, and with it every tensor that the function lets go of afterwards."""
     found = frame.f_locals

@@ -47,12 +47,18 @@ class BareLedger:
     """Records between ``__enter__`` and ``__exit__``.
 
     ``device_type`` is the device whose bytes count; ``fake`` says that fake tensors stand for them. ``census`` takes in
-    what exists already when it opens. ``strict`` raises `UncountedOps` at the end of a step with an op whose FLOPs it
-    cannot count. A ledger opened without any `step` inside treats its whole body as step 0.
+    what exists already when it opens, or of that the tensors for which it is true. ``strict`` raises `UncountedOps` at
+    the end of a step with an op whose FLOPs it cannot count. A ledger opened without any `step` inside treats its whole
+    body as step 0.
     """
 
     def __init__(
-        self, device_type: str = "cpu", *, fake: bool = False, census: bool = False, strict: bool = False
+        self,
+        device_type: str = "cpu",
+        *,
+        fake: bool = False,
+        census: bool | Callable[[Tensor], bool] = False,
+        strict: bool = False,
     ) -> None:
         self._recorder = Recorder(device_type, self._boundary, fake)
         self._identities = Identities(self._recorder)
@@ -93,6 +99,10 @@ class BareLedger:
             with self._recorder.aside():
                 gc.collect()
                 tensors, self._modules_before = existing()
+                if callable(self._census):
+                    counts = self._census
+                    tensors = [tensor for tensor in tensors if counts(tensor)]
+                    self._modules_before = [m for m in self._modules_before if all(map(counts, m.parameters()))]
                 take_census(self._recorder, tensors)
         return self
 

@@ -35,11 +35,16 @@ class ModulePaths:
         self._paths: list[str] = [""]
         self._handles: list[Any] = []
 
-    def name(self, root: nn.Module, prefix: str = "") -> None:
-        """Learn the paths of ``root``'s modules, begun with ``prefix``; a shared module keeps its first."""
-        self._known.append(root)
+    def name(self, root: nn.Module, prefix: str = "", keep: bool = True) -> None:
+        """Learn the paths of ``root``'s modules, begun with ``prefix``; a shared module keeps its first.
+
+        One that is not kept alive may be where another was that is gone, whose name it does not inherit.
+        """
+        if keep:
+            self._known.append(root)
         for path, module in root.named_modules():
-            self._names.setdefault(id(module), f"{prefix}.{path}" if prefix and path else prefix or path)
+            full = f"{prefix}.{path}" if prefix and path else prefix or path
+            self._names[id(module)] = self._names.get(id(module), full) if keep else full
 
     def open(self) -> None:
         """Start following calls."""

@@ -183,8 +183,15 @@ def desugars(kind: type) -> bool:
 
 
 def first_of_its_hooks(parameter: Tensor, handle: Any) -> None:
-    """Let the post-accumulate hook behind ``handle`` run before ``parameter``'s others."""
-    parameter._post_accumulate_grad_hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
+    """Let the post-accumulate hook behind ``handle`` run before ``parameter``'s others.
+
+    Autograd goes by the order in which a plain dict got its keys, whatever an ordered one has been told since.
+    """
+    hooks: Any = parameter._post_accumulate_grad_hooks  # type: ignore[attr-defined]
+    ours, others = hooks.pop(handle.id), dict(hooks)
+    hooks.clear()
+    hooks[handle.id] = ours
+    hooks.update(others)
 
 
 def is_compiled(module: torch.nn.Module) -> bool:

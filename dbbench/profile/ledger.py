@@ -12,7 +12,7 @@ ledger.plot("step.png")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +70,9 @@ class Ledger(BareLedger):
     ``model`` is a module, a list of them or a dict by name; ``optimizer`` likewise. ``inputs`` (tensors, however
     nested) and ``ema`` (a module, or tensors) get roles of their own. The whole body counts as one training step unless
     `step` marks some. ``device`` is ``cpu`` or ``cuda``, by default where the model's parameters are; the parameters of
-    a model made under ``FakeTensorMode`` show that the step is fake. With ``census`` (the default where a model is
-    given) it takes in every tensor that exists already and that Python can see, frozen copies of the model as ``ema``.
+    a model made under ``FakeTensorMode`` show that the step is fake, and ``fake`` says so where no model is given. With
+    ``census`` (the default where a model is given) it takes in every tensor that exists already and that Python can
+    see, or those of them for which ``census`` is true; frozen copies of the model as ``ema``.
     ``strict`` raises `dbbench.measure.flops.UncountedOps` for an op whose FLOPs it cannot count.
 
     Raises BadInput for a compiled model, and for a figure asked for while there is none yet.
@@ -84,8 +85,8 @@ class Ledger(BareLedger):
         *,
         inputs: Any = None,
         ema: Any = None,
-        device: Literal["cpu", "cuda"] | torch.device | None = None,
-        census: bool | None = None,
+        device: Literal["cpu", "cuda", "fake"] | torch.device | None = None,
+        census: bool | Callable[[Tensor], bool] | None = None,
         strict: bool = False,
     ) -> None:
         self._models: dict[str, nn.Module] = {}
@@ -93,14 +94,16 @@ class Ledger(BareLedger):
         self._name = "a step"
         self._given = model, optimizer, inputs, ema
         first = next((p for m in by_name(model).values() for p in m.parameters()), None)
-        where = torch.device(device) if device is not None else first.device if first is not None else None
+        fake = device == "fake" or isinstance(first, FakeTensor) or (first is None and in_fake_mode())
+        where = first.device if first is not None else None
+        if device is not None:
+            where = torch.device("cpu" if device == "fake" else device)
         device_type = "cpu" if where is None else where.type
         if device_type not in ("cpu", "cuda"):
             raise BadInput(f"device '{device_type}': the ledger counts the bytes of cpu and cuda")
-        fake = isinstance(first, FakeTensor) or (first is None and in_fake_mode())
         taking = model is not None if census is None else census
         super().__init__(device_type, fake=fake, census=taking, strict=strict)
-        self._taking_census = taking
+        self._taking_census = bool(taking)
         self._whole_body = ExitStack()
         self._accounted: tuple[tuple[int, int], Account] | None = None
 

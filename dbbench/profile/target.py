@@ -85,7 +85,8 @@ class Target:
 
     def make(self, device: str) -> Training:
         """Call it for ``device`` (``cpu`` or ``cuda``) and return what it made, which is checked to be there."""
-        training = self._checked(self.function(device=device) if self.takes_device else self.function())
+        made = self.function(device=device) if self.takes_device else self.function()
+        training = training_of(made, self.reference)
         for model in by_name(training.model).values():
             where = next((p.device.type for p in model.parameters() if p.device.type != "meta"), device)
             if where != device:
@@ -93,39 +94,48 @@ class Target:
                 raise BadInput(f"{self.reference}: its model is on {where}, to be profiled on {device}{remedy}")
         return training
 
-    def _checked(self, made: Any) -> Training:
-        if isinstance(made, tuple):
-            given = dict(zip(_PARTS, made, strict=False))
-            if not len(_NEEDED) <= len(made) <= len(_PARTS):
-                raise BadInput(f"{self.reference}: returned {len(made)} things, not {_SHAPE}")
-        elif isinstance(made, Mapping):
-            unknown = [str(key) for key in made if key not in _PARTS]
-            if unknown:
-                raise BadInput(
-                    f"{self.reference}: returned the unknown key '{unknown[0]}'{did_you_mean(unknown[0], _PARTS)}"
-                )
-            given = dict(made)
-        else:
-            given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
-        missing = [name for name in _NEEDED if name not in given]
-        if missing:
-            raise BadInput(f"{self.reference}: returned {_kind(made)} without '{missing[0]}'; it must give {_SHAPE}")
-        training = Training(**given)
-        self._require("model", by_name(training.model).values(), nn.Module, "a torch module")
-        self._require("optimizer", by_name(training.optimizer).values(), torch.optim.Optimizer, "a torch optimizer")
-        if training.model is None:
-            raise BadInput(f"{self.reference}: its model is None, not a torch module")
-        if not callable(training.step) or isinstance(training.step, nn.Module):
-            raise BadInput(f"{self.reference}: its step is {_kind(training.step)}, not a function that trains once")
-        needed = _needed(training.step)
-        if needed:
-            raise BadInput(f"{self.reference}: its step takes the parameter '{needed[0]}', and must take none")
-        return training
 
-    def _require(self, name: str, things: Iterable[Any], kind: type, words: str) -> None:
-        for thing in things:
-            if not isinstance(thing, kind):
-                raise BadInput(f"{self.reference}: its {name} is {_kind(thing)}, not {words}; it must give {_SHAPE}")
+def training_of(made: Any, where: str) -> Training:
+    """Return ``made`` (a tuple, a dict or an object with the parts) as a training.
+
+    Raises BadInput, one line opened by ``where``, for what is none.
+    """
+    if isinstance(made, tuple):
+        given = dict(zip(_PARTS, made, strict=False))
+        if not len(_NEEDED) <= len(made) <= len(_PARTS):
+            raise BadInput(f"{where}: returned {len(made)} things, not {_SHAPE}")
+    elif isinstance(made, Mapping):
+        unknown = [str(key) for key in made if key not in _PARTS]
+        if unknown:
+            raise BadInput(f"{where}: returned the unknown key '{unknown[0]}'{did_you_mean(unknown[0], _PARTS)}")
+        given = dict(made)
+    else:
+        given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
+    missing = [name for name in _NEEDED if name not in given]
+    if missing:
+        raise BadInput(f"{where}: returned {_kind(made)} without '{missing[0]}'; it must give {_SHAPE}")
+    training = Training(**given)
+    _require(where, "model", by_name(training.model).values(), nn.Module, "a torch module")
+    _require(where, "optimizer", by_name(training.optimizer).values(), torch.optim.Optimizer, "a torch optimizer")
+    if training.model is None:
+        raise BadInput(f"{where}: its model is None, not a torch module")
+    check_step(training.step, where)
+    return training
+
+
+def check_step(step: Any, where: str) -> None:
+    """Raise BadInput, opened by ``where``, unless ``step`` can be called without arguments to train once."""
+    if not callable(step) or isinstance(step, nn.Module):
+        raise BadInput(f"{where}: its step is {_kind(step)}, not a function that trains once")
+    needed = _needed(step)
+    if needed:
+        raise BadInput(f"{where}: its step takes the parameter '{needed[0]}', and must take none")
+
+
+def _require(where: str, name: str, things: Iterable[Any], kind: type, words: str) -> None:
+    for thing in things:
+        if not isinstance(thing, kind):
+            raise BadInput(f"{where}: its {name} is {_kind(thing)}, not {words}; it must give {_SHAPE}")
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

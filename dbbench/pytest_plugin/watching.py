@@ -1,0 +1,212 @@
+"""The ledger of a test: it counts what the test and its fixtures made, whatever other tests have left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, Self
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from dbbench.errors import BadInput
+from dbbench.measure import private
+from dbbench.measure.census import existing
+from dbbench.measure.ledger import collector_at_rest
+from dbbench.profile.ledger import Ledger
+from dbbench.pytest_plugin.finding import Finder, Reached, reached_from
+
+Device = Literal["cpu", "cuda", "fake"]
+
+
+class Baseline:
+    """The storages that there were at some moment, held weakly."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, Any] = {}
+        for tensor in existing()[0]:
+            for storage, _ in private.storages(tensor):
+                self._storages[storage._cdata] = ref(storage)
+
+    def is_new(self, tensor: Tensor) -> bool:
+        """Tell whether some storage of ``tensor`` was not there."""
+        return any(not self._was_there(storage) for storage, _ in private.storages(tensor))
+
+    def _was_there(self, storage: Any) -> bool:
+        known = self._storages.get(storage._cdata)
+        return known is not None and known() is not None
+
+
+class WatchingLedger(Ledger):
+    """A `dbbench.Ledger` that finds models and optimizers by itself, if none is given.
+
+    ``expected`` is what fixtures hold and ``found`` what an earlier pass has found; without either, set-up lasts until
+    a model is called. What it finds it does not keep alive.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        optimizer: Any = None,
+        *,
+        expected: Reached | None = None,
+        found: Finder | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, optimizer, **options)
+        self._finder = Finder(self._found) if model is None else None
+        self._expected, self._found_before = expected, found
+        self._hooks: list[Any] = []
+        self._opening = True
+        self._fake_mode_entered = False
+        self.entered = False
+
+    def __enter__(self) -> Self:
+        if self._finder is not None:
+            self._finder.open()  # before the recorder, whose hook is to know a module's path already
+        try:
+            super().__enter__()
+        except BaseException:
+            self._close_finder()
+            raise
+        self._notice_fake_modes()
+        if self._finder is not None:
+            self._whole_body.enter_context(collector_at_rest(collect=not self._taking_census))
+            self.watch({}, others=self._finder.identities)
+            if self._expected is not None:
+                self._finder.expect(self._expected)
+                for name, tensor in self._expected.inputs:
+                    self.declare("inputs", name, tensor)
+            if self._found_before is not None:
+                self._finder.take_over(self._found_before)
+            with self._recorder.aside():
+                self._identities.take()
+            if self._found_before is not None or any(True for _ in self._finder.models()):
+                self._begin()
+        self._expected = self._found_before = None
+        self._opening = False
+        self.entered = True
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
+        try:
+            super().__exit__(kind, error, *details)
+        finally:
+            self._close_finder()
+
+    def blind_spot(self) -> str | None:
+        """Say what the ledger could not see, in words for a message, None where nothing is known to be missing."""
+        if self._fake_mode_entered and self.trace.device != "fake":
+            return (
+                "it enters FakeTensorMode inside, where a ledger around it cannot see: enter the mode in a fixture, or "
+                "open the fixture `ledger` within it"
+            )
+        return None
+
+    def _notice_fake_modes(self) -> None:
+        enter = private.FakeTensorMode.__enter__
+
+        def noticed(mode: Any) -> Any:
+            self._fake_mode_entered = True
+            return enter(mode)
+
+        self._recorder.patch(private.FakeTensorMode, "__enter__", noticed)
+
+    def _close_finder(self) -> None:
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks.clear()
+        if self._finder is not None:
+            self._finder.close()
+
+    def _found(self, name: str, root: nn.Module) -> None:
+        """Take in a model that was found."""
+        self._recorder.modules.name(root, name, keep=False)
+        for path, parameter in root.named_parameters(prefix=name):
+            if parameter.requires_grad and parameter.is_leaf:
+                handle = parameter.register_post_accumulate_grad_hook(self._noter(path))
+                private.first_of_its_hooks(parameter, handle)
+                self._hooks.append(handle)
+        kind = type(root).__name__
+        self._name = kind if self._name == "a step" else f"{self._name}, {kind}"
+        if self._opening:
+            return
+        with self._recorder.aside():
+            self._identities.take()
+        if not self._steps_begun:
+            self._begin()
+
+    def _noter(self, name: str) -> Callable[[Tensor], None]:
+        """Return a hook that knows a gradient before the code's own hooks may let go of it."""
+
+        def accumulated(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                self.declare("gradients", name, parameter.grad)
+
+        return accumulated
+
+
+class Surroundings:
+    """What a test stands on: its fixtures, and what was there before any of them was made.
+
+    Of the tensors that are there when a ledger opens those count that this test's fixtures made, or lead to; of the
+    rest, what the step touches. What other tests have left behind does not.
+    """
+
+    def __init__(self, before: Baseline | None, fixtures: Callable[[], Mapping[str, Any]]) -> None:
+        self._before, self._fixtures = before, fixtures
+
+    def ledger(self, model: Any = None, optimizer: Any = None, **options: Any) -> WatchingLedger:
+        """Return a ledger to open now."""
+        reached = reached_from(self._fixtures())
+        leads = {id(tensor) for tensor in reached.tensors}
+        before = self._before
+        if options.get("census") is None:
+            options["census"] = lambda tensor: id(tensor) in leads or before is None or before.is_new(tensor)
+        if model is None:
+            options["expected"] = reached
+            options["device"] = options.get("device") or device_of(reached)
+        return WatchingLedger(model, optimizer, **options)
+
+
+def device_of(reached: Reached) -> Device:
+    """Return where the tensors of ``reached`` are: the first parameter's place, else the first tensor's.
+
+    Where there is none it is the default device. An open FakeTensorMode comes before all.
+    """
+    if private.in_fake_mode():
+        return "fake"
+    for tensor in [*(p for m in reached.modules.values() for p in m.parameters()), *reached.tensors]:
+        if isinstance(tensor, private.FakeTensor):
+            return "fake"
+        if tensor.device.type in ("cpu", "cuda"):
+            return tensor.device.type  # type: ignore[return-value]
+    return "cuda" if torch.get_default_device().type == "cuda" else "cpu"
+
+
+@contextmanager
+def cuda_noticed() -> Iterator[Callable[[], bool]]:
+    """Gives a callable that tells whether CUDA memory was allocated meanwhile."""
+
+    def allocations() -> int:
+        if not torch.cuda.is_initialized():
+            return 0
+        return sum(
+            torch.cuda.memory_stats(i).get("allocation.all.allocated", 0) for i in range(torch.cuda.device_count())
+        )
+
+    before = allocations()
+    yield lambda: allocations() > before
+
+
+def require_seen(ledger: WatchingLedger, cuda_used: bool, what: str) -> None:
+    """Raise BadInput where the ledger's figures are not those of what ran."""
+    blind = ledger.blind_spot()
+    device = ledger.trace.device
+    if blind is None and cuda_used and device != "cuda":
+        blind = f'it allocates on CUDA, and bytes were counted on {device}: write device="cuda"'
+    if blind is None and not ledger.account().peak_bytes:
+        blind = f'no tensor on {device} was alive while it ran; device="cpu", "cuda" or "fake" says where to look'
+    if blind is not None:
+        raise BadInput(f"{what}: nothing to hold a limit against: {blind}")
