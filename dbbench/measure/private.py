@@ -143,8 +143,11 @@ def is_custom_function(node: Any) -> bool:
 def plain_tensors(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the dense tensors that hold ``tensor``'s bytes: itself, a sparse one's parts, a wrapper's insides.
 
-    A subclass with a dispatch of its own that does not tell its insides (``__tensor_flatten__``) yields nothing.
+    A subclass with a dispatch of its own that does not tell its insides (``__tensor_flatten__``) yields nothing, and
+    neither does a lazy module's parameter that has no shape yet.
     """
+    if torch.nn.parameter.is_lazy(tensor):
+        return
     if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         yield from plain_tensors(torch._C._functorch.get_unwrapped(tensor))
     elif tensor.layout is torch.sparse_coo:

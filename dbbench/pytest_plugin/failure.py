@@ -64,7 +64,7 @@ def _verdict(limit: Limit, figures: Figures, references: Mapping[str, Figures]) 
     measured, bound = bytes_of(figures, limit.name), limit.bound_bytes(references)
     difference = measured - bound
     size = _size(abs(difference))
-    share = f" ({float(abs(difference) / bound):.1%})" if bound else ""
+    share = f" ({float(abs(difference) / bound):.1%})" if 10 * bound > abs(difference) else ""
     side = "above" if difference > 0 else "below" if difference < 0 else "at"
     by = f"{size}{share} {side}" if difference else side
     whose = ""

@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 from weakref import WeakSet, ref
 
@@ -28,7 +28,7 @@ from dbbench.measure.modules import compiled
 _DEEP, _MOST_OBJECTS = 5, 20_000
 #: Modules that run a test or measure it: their objects and functions hold nothing that it trains.
 _TOOLS = ("_pytest.", "pluggy.", "xdist.", "dbbench.pytest_plugin.", "dbbench.measure.", "dbbench.profile.")
-_PLAIN = (str, bytes, int, float, complex, type(None), type, torch.dtype, torch.device)
+_PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.dtype, torch.device)
 
 Identity = tuple[str, str, Tensor]
 
@@ -79,10 +79,10 @@ class Finder:
     """While open, notices every module that is called and every optimizer that steps.
 
     ``named`` is told of a root module, with the name that its paths are to begin with, before its forward runs, or
-    before anything does for what was `expect`-ed. The first model goes without a name, others by their class.
+    as it is expected. The first model goes without a name, others by their class.
     """
 
-    def __init__(self, named: Callable[[str, nn.Module], None] = lambda name, root: None) -> None:
+    def __init__(self, named: Callable[[str, nn.Module], None]) -> None:
         self._named = named
         self._roots: list[tuple[str, ref[nn.Module]]] = []
         self._averages: list[tuple[str, ref[nn.Module]]] = []
@@ -107,19 +107,13 @@ class Finder:
     def expect(self, reached: Reached) -> None:
         """Take what fixtures hold for what will be trained: frozen copies of it are averages of its weights."""
         modules = reached.modules
-        trained = {p: m for p, m in modules.items() if any(q.requires_grad for q in m.parameters())}
-        copies = {id(copy) for _, copy in copies_of(trained.values(), modules.values())}
+        trained = [m for m in modules.values() if type(m).__name__ != "AveragedModel" and _trains(m)]
+        copies = {id(copy) for _, copy in copies_of(trained, modules.values())}
         models = {path: module for path, module in modules.items() if id(module) not in copies}
         for path, module in models.items():
             self._take("" if len(models) == 1 else path, module)
         self._averages += [(path, ref(module)) for path, module in modules.items() if id(module) in copies]
         self._optimizers.update(reached.optimizers)
-
-    def take_over(self, other: Finder) -> None:
-        """Expect what ``other`` has found."""
-        for name, model in other.models():
-            self._take(name, model)
-        self._optimizers.update(other._optimizers)
 
     def models(self) -> Iterator[tuple[str, nn.Module]]:
         """Yield (name, module) of the roots that are alive."""
@@ -128,12 +122,13 @@ class Finder:
     def identities(self) -> Iterator[Identity]:
         """Yield (role, name, tensor) of everything whose role is known at this moment."""
         names: dict[int, str] = {}
-        for name, model in self.models():
-            for path, parameter in model.named_parameters(prefix=name):
-                names.setdefault(id(parameter), path)
+        for path, parameter in self._parameters():
+            if id(parameter) not in names:
+                names[id(parameter)] = path
                 yield "parameters", path, parameter
                 if parameter.grad is not None:
                     yield "gradients", path, parameter.grad
+        for name, model in self.models():
             yield from (("buffers", path, buffer) for path, buffer in model.named_buffers(prefix=name))
         for optimizer in list(self._optimizers):
             for owner, state in list(optimizer.state.items()):
@@ -144,6 +139,14 @@ class Finder:
             if average is not None:
                 parts = (*average.named_parameters(prefix=name), *average.named_buffers(prefix=name))
                 yield from (("ema", path, tensor) for path, tensor in parts)
+
+    def _parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, parameter) of models, then of what optimizers train that is no model's."""
+        for name, model in self.models():
+            yield from model.named_parameters(prefix=name)
+        for optimizer in list(self._optimizers):
+            for i, group in enumerate(optimizer.param_groups):
+                yield from ((f"param_groups[{i}].{j}", parameter) for j, parameter in enumerate(group["params"]))
 
     def _call(self, module: nn.Module, args: Any) -> None:
         __tracebackhide__ = True
@@ -168,6 +171,10 @@ class Finder:
         self._roots = [(n, ref(m)) for n, m in self.models() if m is not root] + [(name, ref(root))]
         self._known.update(root.modules())
         self._named(name, root)
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _outermost(module: nn.Module, frame: FrameType | None) -> nn.Module:

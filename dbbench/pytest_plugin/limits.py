@@ -84,7 +84,7 @@ def parse_limit(name: str, value: object, where: str, references: Collection[str
         raise BadInput(f"{place}: there is no limit '{name}'{did_you_mean(name, NAMES)}")
     if isinstance(value, int) or not isinstance(value, str):
         size = parse_size(value, place, least=0)  # type: ignore[arg-type]  # it refuses what is no size
-        return Limit(name, "<=", size, Fraction(1), "", f"<= {size:,} bytes")
+        return Limit(name, "<=", size, Fraction(1), "", f"<= {size:,} byte{'s' * (size != 1)}")
     parts = _LIMIT.fullmatch(value)
     forms = "'80 MiB' or '<= 80 MiB'" + ("" if references is None else " or '<= 0.25 * backprop'")
     if parts is None:

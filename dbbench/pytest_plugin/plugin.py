@@ -19,7 +19,6 @@ from dbbench.pytest_plugin.limits import Marked, marked
 from dbbench.pytest_plugin.measurements import AssertPeak, LedgerFactory, Measurements
 
 _MARKER = "memory_limit"
-_FIXTURES = ("ledger", "assert_peak")
 _MEASUREMENTS = pytest.StashKey[Measurements]()
 _BEFORE = pytest.StashKey[Any]()
 _MOST_ERRORS = 20
@@ -78,10 +77,8 @@ def _is_measurable(item: pytest.Item) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Note what there is before the fixtures of a test that will be measured."""
-    fixtures = getattr(item, "fixturenames", ())
-    if item.get_closest_marker(_MARKER) is None and not any(name in fixtures for name in _FIXTURES):
-        return
-    if "torch" in sys.modules:
+    measured = item.get_closest_marker(_MARKER) is not None or "ledger" in getattr(item, "fixturenames", ())
+    if measured and "torch" in sys.modules:
         from dbbench.pytest_plugin.watching import Baseline
 
         item.stash[_BEFORE] = Baseline()
@@ -148,7 +145,7 @@ def _measurements(item: pytest.Item) -> Measurements:
         from dbbench.pytest_plugin.watching import Surroundings
 
         before = item.stash.get(_BEFORE, None)
-        item.stash[_MEASUREMENTS] = Measurements(item, Surroundings(before, lambda: _fixtures(item)))
+        item.stash[_MEASUREMENTS] = Measurements(item, Surroundings(before, lambda: _fixtures(item), item.name))
     return item.stash[_MEASUREMENTS]
 
 

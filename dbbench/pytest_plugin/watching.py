@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 from weakref import ref
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dbbench.errors import BadInput
 from dbbench.measure import private
 from dbbench.measure.census import existing
+from dbbench.measure.holders import Variable
 from dbbench.measure.ledger import collector_at_rest
 from dbbench.profile.ledger import Ledger
 from dbbench.pytest_plugin.finding import Finder, Reached, reached_from
@@ -39,10 +40,11 @@ class Baseline:
 
 
 class WatchingLedger(Ledger):
-    """A `dbbench.Ledger` that finds models and optimizers by itself, if none is given.
+    """A `dbbench.Ledger` that finds models and optimizers by itself, if it is to ``find`` any.
 
-    ``expected`` is what fixtures hold and ``found`` what an earlier pass has found; without either, set-up lasts until
-    a model is called. What it finds it does not keep alive.
+    ``expected`` is what fixtures hold; where they hold no model, set-up lasts until one is called. ``holders`` are
+    asked first who holds what is retained. Its ``whole`` body is one step, unless steps are marked. What it finds it
+    does not keep alive.
     """
 
     def __init__(
@@ -50,13 +52,16 @@ class WatchingLedger(Ledger):
         model: Any = None,
         optimizer: Any = None,
         *,
+        find: bool = True,
+        whole: bool = True,
         expected: Reached | None = None,
-        found: Finder | None = None,
+        holders: Iterable[Variable] = (),
         **options: Any,
     ) -> None:
         super().__init__(model, optimizer, **options)
-        self._finder = Finder(self._found) if model is None else None
-        self._expected, self._found_before = expected, found
+        self._holders += holders
+        self._finder = Finder(self._found) if find else None
+        self._whole, self._expected = whole, expected
         self._hooks: list[Any] = []
         self._opening = True
         self._fake_mode_entered = False
@@ -72,32 +77,33 @@ class WatchingLedger(Ledger):
             raise
         self._notice_fake_modes()
         if self._finder is not None:
-            self._whole_body.enter_context(collector_at_rest(collect=not self._taking_census))
             self.watch({}, others=self._finder.identities)
+            if self._whole:
+                self._whole_body.enter_context(collector_at_rest(collect=not self._taking_census))
             if self._expected is not None:
                 self._finder.expect(self._expected)
                 for name, tensor in self._expected.inputs:
                     self.declare("inputs", name, tensor)
-            if self._found_before is not None:
-                self._finder.take_over(self._found_before)
             with self._recorder.aside():
                 self._identities.take()
-            if self._found_before is not None or any(True for _ in self._finder.models()):
+            if any(True for _ in self._finder.models()):
                 self._begin()
-        self._expected = self._found_before = None
+        self._expected = None
         self._opening = False
         self.entered = True
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
         try:
+            if self._finder is not None and not self._steps_begun:
+                self._begin()  # set-up was all there was, and who holds what is left of it is to be named
             super().__exit__(kind, error, *details)
         finally:
             self._close_finder()
 
     def blind_spot(self) -> str | None:
         """Say what the ledger could not see, in words for a message, None where nothing is known to be missing."""
-        if self._fake_mode_entered and self.trace.device != "fake":
+        if self._fake_mode_entered and (self.trace.device != "fake" or not self.account().peak_bytes):
             return (
                 "it enters FakeTensorMode inside, where a ledger around it cannot see: enter the mode in a fixture, or "
                 "open the fixture `ledger` within it"
@@ -124,7 +130,7 @@ class WatchingLedger(Ledger):
         """Take in a model that was found."""
         self._recorder.modules.name(root, name, keep=False)
         for path, parameter in root.named_parameters(prefix=name):
-            if parameter.requires_grad and parameter.is_leaf:
+            if parameter.requires_grad and parameter.is_leaf and not nn.parameter.is_lazy(parameter):
                 handle = parameter.register_post_accumulate_grad_hook(self._noter(path))
                 private.first_of_its_hooks(parameter, handle)
                 self._hooks.append(handle)
@@ -154,12 +160,13 @@ class Surroundings:
     rest, what the step touches. What other tests have left behind does not.
     """
 
-    def __init__(self, before: Baseline | None, fixtures: Callable[[], Mapping[str, Any]]) -> None:
-        self._before, self._fixtures = before, fixtures
+    def __init__(self, before: Baseline | None, fixtures: Callable[[], Mapping[str, Any]], test: str) -> None:
+        self._before, self._fixtures, self._test = before, fixtures, test
 
     def ledger(self, model: Any = None, optimizer: Any = None, **options: Any) -> WatchingLedger:
         """Return a ledger to open now."""
-        reached = reached_from(self._fixtures())
+        fixtures = self._fixtures()
+        reached = reached_from(fixtures)
         leads = {id(tensor) for tensor in reached.tensors}
         before = self._before
         if options.get("census") is None:
@@ -167,7 +174,8 @@ class Surroundings:
         if model is None:
             options["expected"] = reached
             options["device"] = options.get("device") or device_of(reached)
-        return WatchingLedger(model, optimizer, **options)
+        options["holders"] = [Variable("fixture", self._test, name, value) for name, value in fixtures.items()]
+        return WatchingLedger(model, optimizer, find=model is None, **options)
 
 
 def device_of(reached: Reached) -> Device:

@@ -114,11 +114,13 @@ def test_the_real_peak_is_not_disturbed() -> None:
     assert peak(watched=True) == peak(watched=False)
 
 
-def test_an_update_inside_the_backward_still_books_gradients() -> None:
-    """Identities taken only after the step would find no gradient at all."""
+@pytest.mark.parametrize("hooked_before", [False, True])
+def test_an_update_inside_the_backward_still_books_gradients(hooked_before: bool) -> None:
+    """Identities taken only after the step, or after a hook that the code set first, would find no gradient at all."""
     with Ledger() as ledger:
         net, x = Net(), torch.randn(BATCH, WIDTH)
-        ledger.watch(net)
+        if not hooked_before:
+            ledger.watch(net)
 
         def update(parameter: Tensor) -> None:
             with torch.no_grad():
@@ -127,6 +129,8 @@ def test_an_update_inside_the_backward_still_books_gradients() -> None:
 
         for parameter in net.parameters():
             parameter.register_post_accumulate_grad_hook(update)
+        if hooked_before:
+            ledger.watch(net)
         with ledger.step(0):
             net(x).square().mean().backward()
     # the larger of the two, since each goes before the next comes

@@ -263,6 +263,23 @@ def test_fake_tensors_give_the_same_account() -> None:
     assert fake.steps == real.steps
 
 
+def test_a_lazy_module_anywhere_is_no_obstacle() -> None:
+    """One parameter in the process that has no shape yet would stop every ledger that counts what is there."""
+    lazy = nn.LazyLinear(1)
+    ledger = watched(*made(), census=True)
+    assert nn.parameter.is_lazy(lazy.weight)
+    assert ledger.account().own_peaks["parameters"] == sizes(made()[0])
+
+
+def test_a_census_can_be_of_some() -> None:
+    """What others have left behind in the process would count, or nothing that was there."""
+    mine, others = torch.zeros(1 << 18), torch.zeros(1 << 20)
+    with dbbench.Ledger(*made()[:2], census=lambda tensor: tensor is mine) as ledger:
+        torch.zeros(1)
+    assert ledger.account().own_peaks["retained"] == mine.nbytes
+    assert others.nbytes > mine.nbytes
+
+
 def test_strict_fails_on_what_it_cannot_count() -> None:
     """FLOPs would be short by an op that nobody named."""
     with pytest.raises(UncountedOps, match=r"aten\.linalg_inv_ex \(1 calls\)"), dbbench.Ledger(strict=True):

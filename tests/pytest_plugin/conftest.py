@@ -10,6 +10,8 @@ import pytest
 import torch
 from inner_run import MODEL, Ran, Run
 
+collect_ignore = ["example"]  # a project of its own, with tests that fail
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:

@@ -75,13 +75,6 @@ def test_loading_the_plugin_imports_nothing_heavy(tmp_path: Path) -> None:
     assert "HEAVY []" in output
 
 
-def test_the_example_is_no_part_of_our_own_tests() -> None:
-    """Its failing tests would fail our build."""
-    names = [path.name for path in EXAMPLE.rglob("*.py")]
-    assert names
-    assert not [name for name in names if name.startswith("test_") or name.endswith("_test.py")]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "two"])
 def test_the_example_says_what_it_should(tmp_path: Path, workers: list[str]) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from inner_run import Run
+
+from dbbench.errors import BadInput
+from dbbench.pytest_plugin.watching import WatchingLedger, require_seen
 
 #: Bytes of `inner_run.MODEL`, counted by hand.
 IN, HIDDEN, OUT, BATCH, FLOAT = 8, 32, 4, 64, 4
@@ -200,7 +204,7 @@ def test_a_marker_that_comes_late_is_read(run: Run) -> None:
         def test_it(late, model, batch):
             model(batch)
     """)
-    assert "above the limit (<= 1 bytes)" in ran.words["test_it[limit]"]
+    assert "above the limit (<= 1 byte)" in ran.words["test_it[limit]"]
     assert "did you mean 'peak'?" in ran.words["test_it[slip]"]
 
 
@@ -307,6 +311,55 @@ def test_models_made_in_the_body_are_found_and_let_go_of(run: Run) -> None:
     assert "Sequential.0" in ran.words["test_two"] and "first" in ran.words["test_two"]
 
 
+def test_steps_of_other_shapes_have_their_roles(run: Run) -> None:
+    """A parameter without a module, a lazy one, an average, or a ledger within would go unseen or stop the test."""
+    ran = run(f"""
+        import copy, dbbench
+
+        @pytest.mark.memory_limit(parameters="== 4 KiB", gradients="== 4 KiB", optimizer="== 4 KiB")
+        def test_no_module():
+            weight = torch.zeros(1024, requires_grad=True)
+            optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+            (weight * 2).sum().backward()
+            optimizer.step()
+
+        @pytest.mark.memory_limit(parameters="== 8 KiB")
+        def test_lazy():
+            model = nn.LazyLinear(32, bias=False)
+            model(torch.zeros(1, 64)).sum().backward()
+
+        @pytest.fixture
+        def average(model):
+            return torch.optim.swa_utils.AveragedModel(model)
+
+        @pytest.mark.memory_limit(parameters="== {PARAMETERS}", ema=">= {PARAMETERS}")
+        def test_average(model, average, batch):
+            model(batch).sum().backward()
+            average.update_parameters(model)
+
+        @pytest.mark.memory_limit(parameters="== {PARAMETERS}", gradients="== {PARAMETERS}")
+        def test_ledger_within(model, batch):
+            with dbbench.Ledger(model) as found:
+                model(batch).sum().backward()
+            assert found.peak.split["parameters"] == {PARAMETERS}
+
+        class Trainer:
+            def __init__(self):
+                self.cache = torch.zeros(1 << 10)
+
+        @pytest.fixture
+        def trainer():
+            return Trainer()
+
+        @pytest.mark.memory_limit(retained=0)
+        def test_holder(trainer, batch):
+            batch.add_(1)
+    """)
+    words = ran.words.pop("test_holder")
+    assert {ran.outcomes[name] for name in ran.words} == {"passed"}, ran.words
+    assert "fixture 'trainer.cache' in test_holder" in words
+
+
 def test_gradients_that_a_hook_lets_go_of_are_gradients(run: Run) -> None:
     """An update inside the backward would turn gradients into temporaries."""
     ran = run(f"""
@@ -381,7 +434,7 @@ def test_nothing_seen_is_no_success(run: Run) -> None:
             torch.zeros(1 << 20)
 
         def test_no_step(assert_peak):
-            torch.zeros(1 << 20)
+            pass
 
         @pytest.fixture
         def open_ledger(ledger, model):
@@ -397,3 +450,12 @@ def test_nothing_seen_is_no_success(run: Run) -> None:
     assert "opened no ledger" in ran.words["test_no_ledger"]
     assert "measured no step" in ran.words["test_no_step"]
     assert "still open" in ran.words["test_open"]
+
+
+def test_bytes_on_another_device_are_no_success() -> None:
+    """A test that trains on a GPU would keep to any limit, for what was counted is on the CPU."""
+    with WatchingLedger() as ledger:
+        torch.zeros(1 << 10)
+    require_seen(ledger, False, "test_it")
+    with pytest.raises(BadInput, match='it allocates on CUDA, and bytes were counted on cpu: write device="cuda"'):
+        require_seen(ledger, True, "test_it")
