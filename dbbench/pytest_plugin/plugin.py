@@ -99,11 +99,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         limits = marked(pyfuncitem.iter_markers(_MARKER), pyfuncitem.nodeid)
     except BadInput as error:  # of a marker that was added after the collection
         pytest.fail(str(error), pytrace=False)
-    measures_itself = _measures_itself(pyfuncitem)
     if limits is None and _MEASUREMENTS not in pyfuncitem.stash:
         return (yield)
     measurements = _measurements(pyfuncitem)
-    if limits is None or measures_itself:
+    if limits is None or _measures_itself(pyfuncitem):
         result = yield
         used_cuda = None
     else:
@@ -134,9 +133,7 @@ def _check(measurements: Measurements, limits: Marked | None, used_cuda: Any, wh
 
 def _measures_itself(item: pytest.Function) -> bool:
     """Tell whether the test opens ledgers, so that none belongs around its body."""
-    if _MEASUREMENTS in item.stash and item.stash[_MEASUREMENTS].wants_ledger:
-        return True
-    return "assert_peak" in inspect.signature(item.function).parameters
+    return _measurements(item).wants_ledger or "assert_peak" in inspect.signature(item.function).parameters
 
 
 def _measurements(item: pytest.Item) -> Measurements:
