@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from dbbench.results.record import Held
-from dbbench.results.roles import ROLES
+from dbbench.results.roles import BEFORE, ROLES
 from dbbench.results.trace import Trace, Window
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Roles of what should have been gone by the end of its step.
 _PASSING = ("activations", "weight_casts")
-BEFORE = "(before)"
 
 
 @dataclass

@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 from dbbench.errors import BadInput, did_you_mean
-from dbbench.profile.diff import Diff, Side, compare, side_of
-from dbbench.profile.page import Block, Heading, Lines, Shown
+from dbbench.report.blocks import Block, Heading, Lines, Shown
+from dbbench.report.diff import Diff, Side, compare, side_of
 from dbbench.report.run import Configuration, Run, load
 from dbbench.results.profile import PROFILE_FILE, read_profile
 from dbbench.results.record import Record

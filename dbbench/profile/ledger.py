@@ -28,8 +28,8 @@ from dbbench.measure.census import copies_of
 from dbbench.measure.identity import tensors_in
 from dbbench.measure.ledger import BareLedger, collector_at_rest
 from dbbench.measure.private import FakeTensor, in_fake_mode
-from dbbench.profile.diff import Diff, diff
 from dbbench.profile.table import MemoryTable
+from dbbench.report.diff import Diff, diff
 from dbbench.results.profile import Profile, StepFigures, read_profile
 from dbbench.results.record import Held
 from dbbench.results.trace import Window

@@ -13,13 +13,13 @@ from itertools import pairwise
 import pandas as pd
 
 from dbbench.measure import rates
-from dbbench.profile.fold import fold
-from dbbench.profile.page import Block, Grid, Heading, Lines, Shown
 from dbbench.report import text
+from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
+from dbbench.report.fold import fold
 from dbbench.report.palette import ROLE_NAMES
 from dbbench.results.profile import Profile, StepFigures
 from dbbench.results.record import Held
-from dbbench.results.roles import ROLES
+from dbbench.results.roles import BEFORE, ROLES
 
 #: Roles whose every holder has a line of its own, however small: these hold what nobody meant to keep.
 _NEVER_HIDDEN = ("retained", "other", "ema")
@@ -31,8 +31,6 @@ _NEARLY = 0.9
 _MODELS_OWN = ("parameters", "gradients", "optimizer", "buffers")
 _LARGE_OF_MODEL = 0.05
 _STEPS_SHOWN = 12
-#: The op of what was made before the ledger opened.
-BEFORE = "(before)"
 _SIMULATED = "Simulated: what CUDA's caching allocator would take, in its default settings"
 _DEVICE_FIGURES = {
     "device_peak_bytes": "allocator's peak, as asked for",
@@ -310,9 +308,9 @@ def _arithmetic(profile: Profile) -> list[str]:
     flops = profile.flops_per_step
     lines = []
     if flops:
-        parts = ", ".join(f"{phase} {flop_words(count)}" for phase, count in flops.items())
+        parts = ", ".join(f"{phase} {text.flop_words(count)}" for phase, count in flops.items())
         mean = f", mean of {len(profile.steps)} steps" if len(profile.steps) > 1 else ""
-        lines.append(f"a step{mean}: {parts}; together {flop_words(sum(flops.values()))}")
+        lines.append(f"a step{mean}: {parts}; together {text.flop_words(sum(flops.values()))}")
     if profile.attention:
         lines.append(f"attention kernels: {profile.attention}")
     if profile.uncounted:
@@ -334,17 +332,11 @@ def _rates(profile: Profile, flops: dict[str, int]) -> list[str]:
         source = f" ({profile.peak_flops_source})" if profile.peak_flops_source else ""
         lines.append(
             f"MFU {text.share(mfu)} (forward and backward), HFU {text.share(hfu)} (all that ran), of "
-            f"{flop_words(rate, 'FLOP/s')}{source}"
+            f"{text.flop_words(rate, 'FLOP/s')}{source}"
         )
     elif flops and profile.peak_flops_source:
         lines.append(f"no MFU: {profile.peak_flops_source}")
     return lines
-
-
-def flop_words(count: float, unit: str = "FLOPs") -> str:
-    """Write a count of FLOPs with its unit, e.g. ``1.23 GFLOPs``."""
-    words = text.flops(count)
-    return f"{words}{unit}" if words[-1].isalpha() else f"{words} {unit}"
 
 
 def _by_holder(rows: Iterable[Held]) -> list[tuple[str, int]]:

@@ -43,6 +43,12 @@ def flops(count: Any) -> str:
     return f"{count:.0f}"
 
 
+def flop_words(count: float, unit: str = "FLOPs") -> str:
+    """Write a count of FLOPs with its unit, e.g. ``1.23 GFLOPs``."""
+    words = flops(count)
+    return f"{words}{unit}" if words[-1].isalpha() else f"{words} {unit}"
+
+
 def score(value: Any) -> str:
     """A figure of merit: three decimals below 10, two above."""
     if pd.isna(value):

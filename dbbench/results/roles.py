@@ -25,3 +25,6 @@ IDENTITY_ROLES = ("parameters", "optimizer", "gradients", "ema", "buffers", "inp
 
 #: ``setup`` is everything before the first step; ``swap`` is a residency transfer; ``inference`` a prediction.
 PHASES = ("setup", "swap", "forward", "backward", "recompute", "optimizer", "inference")
+
+#: The op of what was made before the ledger opened.
+BEFORE = "(before)"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_profiles import MIB, Storage, frame_of, profile_of, transformer
 
-from dbbench.profile.diff import OLDER_NOTE, diff
+from dbbench.report.diff import OLDER_NOTE, diff
 from dbbench.results.profile import StepFigures
 from dbbench.results.roles import ROLES
 
@@ -40,8 +40,8 @@ def test_the_changes_sum_to_the_difference_of_the_peaks(before: list[Storage], a
     ends = [sum(storage[4] for storage in side) for side in (before, after)]
     assert told.difference_bytes == ends[1] - ends[0]
     assert sum(change.difference_bytes for change in told.changes) == told.difference_bytes
-    assert sum(size for size, _ in told._told()) == told.difference_bytes
-    sizes = [abs(size) for size, _ in told._told()]
+    assert sum(group.whole.difference_bytes for group in told.told()) == told.difference_bytes
+    sizes = [abs(group.whole.difference_bytes) for group in told.told()]
     assert sizes == sorted(sizes, reverse=True)
     frame = told.frame()
     assert frame["difference_bytes"].sum() == told.difference_bytes

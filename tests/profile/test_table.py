@@ -13,8 +13,8 @@ from rich.console import Console
 from toy_profiles import MIB, Storage, frame_of, profile_of, transformer
 
 from dbbench.profile import table as module
-from dbbench.profile.fold import fold, spelled
 from dbbench.profile.table import MemoryTable
+from dbbench.report.fold import fold, spelled
 from dbbench.results.profile import DeviceFigures, Profile, StepFigures
 from dbbench.results.roles import ROLES
 

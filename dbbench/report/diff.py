@@ -14,15 +14,14 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from dbbench.profile.fold import fold
-from dbbench.profile.page import Block, Grid, Heading, Lines, Shown
-from dbbench.profile.table import BEFORE, flop_words
 from dbbench.report import text
+from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
+from dbbench.report.fold import fold
 from dbbench.report.palette import ROLE_NAMES
 from dbbench.results.holdings import RESIDENT, held_at_peak
 from dbbench.results.profile import Profile
 from dbbench.results.record import Held
-from dbbench.results.roles import IDENTITY_ROLES, PHASES, ROLES
+from dbbench.results.roles import BEFORE, IDENTITY_ROLES, PHASES, ROLES
 
 #: What a peak can be taken from.
 Measured = Profile | pd.DataFrame | tuple[Profile, pd.DataFrame]
@@ -77,6 +76,15 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Told:
+    """Changes alike to the byte, but for the numbers in their names, as one: their sum, how many, and a sentence."""
+
+    whole: Change
+    members: list[Change]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Diff(Shown):
     """Two peaks and every change between them, by absolute difference; a page shows ``rows`` of them."""
 
@@ -93,7 +101,7 @@ class Diff(Shown):
 
     def sentences(self) -> list[str]:
         """Return a sentence a change, largest first; equal changes of numbered modules share one."""
-        return [sentence for _, sentence in self._told()]
+        return [group.sentence for group in self.told()]
 
     def frame(self) -> pd.DataFrame:
         """Return the changes, a row each, with exact bytes."""
@@ -112,8 +120,8 @@ class Diff(Shown):
         flops = self._flops()
         return [*found, Heading("FLOPs a step"), flops] if flops else found
 
-    def _told(self) -> list[tuple[int, str]]:
-        """Return (difference, sentence) of each group of alike changes, largest first."""
+    def told(self) -> list[Told]:
+        """Return the groups of alike changes, largest first."""
         split = self.before.split
         groups = fold(
             self.changes,
@@ -126,17 +134,17 @@ class Diff(Shown):
             whole = Change(
                 *(first.role, module, first.op, holder), first.before_bytes * count, first.after_bytes * count
             )
-            told.append((whole.difference_bytes, _sentence(whole, count, split[first.role])))
-        return sorted(told, key=lambda pair: -abs(pair[0]))
+            told.append(Told(whole, members, _sentence(whole, count, split[first.role])))
+        return sorted(told, key=lambda group: -abs(group.whole.difference_bytes))
 
     def _largest(self) -> list[str]:
-        told = self._told()
+        told = self.told()
         if not told:
             return ["nothing: every line is the same to the byte"]
         shown = told if len(told) <= self.rows + 1 else told[: self.rows]
-        lines = [sentence for _, sentence in shown]
+        lines = [group.sentence for group in shown]
         if len(shown) < len(told):
-            rest = sum(difference for difference, _ in told[len(shown) :])
+            rest = sum(group.whole.difference_bytes for group in told[len(shown) :])
             lines.append(f"everything else: {text.signed_mib(rest)} MiB in {len(told) - len(shown)} smaller changes")
         return [*lines, f"together: {text.signed_mib(self.difference_bytes)} MiB"]
 
@@ -265,8 +273,8 @@ def _difference(before: int, after: int) -> Sequence[str]:
 def _flops_row(name: str, before: int, after: int) -> list[str]:
     sign = "−" if after < before else "+" if after > before else ""
     share = "" if before == after else _percent(after - before, before) if before else "new"
-    difference = f"{sign}{flop_words(abs(after - before))}" if sign else "0"
-    return [name, flop_words(before), flop_words(after), difference, share]
+    difference = f"{sign}{text.flop_words(abs(after - before))}" if sign else "0"
+    return [name, text.flop_words(before), text.flop_words(after), difference, share]
 
 
 def _peak(word: str, side: Side) -> str:
