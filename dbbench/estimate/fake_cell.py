@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbbench.errors import BadInput
 from dbbench.harness.budget import step_costs
@@ -23,6 +23,9 @@ from dbbench.measure.allocator_settings import AllocatorSettings
 from dbbench.results.estimate import AllocatorFigures, Estimate
 from dbbench.results.record import SCHEMA_VERSION, Record, Row
 from dbbench.suite.cell import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT = (AllocatorSettings(),)
 #: Where a network's layers hang, whatever a method hangs the network into.
@@ -64,19 +67,27 @@ def estimate_or_failure(cell: Cell, where: str, settings: Sequence[AllocatorSett
 
     So end a task whose data are not here, and an op that needs numbers. BadInput is raised for a mistake in the suite.
     """
+    return estimate_with_timeline(cell, where, settings)[0]
+
+
+def estimate_with_timeline(
+    cell: Cell, where: str, settings: Sequence[AllocatorSettings] = DEFAULT
+) -> tuple[Estimate, Callable[[], pd.DataFrame] | None]:
+    """Return what `estimate_or_failure` does, and how to get the classified events; None for a cell that failed."""
     resolved = resolve_cell(cell, where)
     data = ""
     try:
         task = resolved.load_task()
         data = task.dataset_sha256
     except Exception as error:
-        return failure(resolved, data, str(error) if isinstance(error, BadInput) else describe(error)[1])
+        return failure(resolved, data, str(error) if isinstance(error, BadInput) else describe(error)[1]), None
     try:
-        return _estimate(resolved, data, ledger_pass(resolved, task, fake=True), settings)
+        measured = ledger_pass(resolved, task, fake=True)
+        return _estimate(resolved, data, measured, settings), lambda: measured.timeline
     except BadInput:
         raise
     except Exception as error:
-        return failure(resolved, data, describe(error)[1])
+        return failure(resolved, data, describe(error)[1]), None
 
 
 def failure(resolved: Resolved, dataset_sha256: str, error: str) -> Estimate:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Line = TypeVar("Line")
 
-_NUMBER = re.compile(r"(?:(?<![^\s.])|(?<=\[))\d+(?:(?![^\s.])|(?=\]))")
+NUMBER = re.compile(r"(?:(?<![^\s.])|(?<=\[))\d+(?:(?![^\s.])|(?=\]))")
 
 
 def fold(
@@ -25,7 +25,7 @@ def fold(
     """
     groups: dict[Hashable, list[Line]] = {}
     for line in lines:
-        shape = tuple(_NUMBER.sub("0", name) for name in names(line))
+        shape = tuple(NUMBER.sub("0", name) for name in names(line))
         groups.setdefault((alike(line), shape), []).append(line)
     return [
         ([_joined(column) for column in zip(*(names(line) for line in group), strict=True)], group)
@@ -35,8 +35,8 @@ def fold(
 
 def _joined(names: Sequence[str]) -> str:
     """Write names that differ in their numbers alone as one."""
-    columns = list(zip(*(_NUMBER.findall(name) for name in names), strict=True))
-    pieces = _NUMBER.split(names[0])
+    columns = list(zip(*(NUMBER.findall(name) for name in names), strict=True))
+    pieces = NUMBER.split(names[0])
     words = pieces[0]
     for column, piece in zip(columns, pieces[1:], strict=True):
         numbers = sorted({int(number) for number in column})

@@ -24,19 +24,32 @@ class Welch(NamedTuple):
     p: float
 
 
+class Sample(NamedTuple):
+    """What a test needs of some values: their mean, their sample standard deviation (0 for a single one), how many."""
+
+    mean: float
+    sd: float = 0.0
+    n: int = 1
+
+
 def welch(one: Sequence[float], other: Sequence[float]) -> Welch | None:
+    """Welch's t-test of two sets of values, None with fewer than two a side or no spread on either."""
+    if min(len(one), len(other)) < 2:
+        return None
+    return welch_of(*(Sample(float(np.mean(v)), float(np.std(v, ddof=1)), len(v)) for v in (one, other)))
+
+
+def welch_of(one: Sample, other: Sample) -> Welch | None:
     """Welch's t-test (Biometrika 34, 1947), None with fewer than two values a side or no spread on either.
 
     The tail of Student's t is integrated by Gauss and Legendre after t = √ν·tan θ, which turns its density into
     cos(θ)^(ν−1) on a finite interval.
     """
-    if min(len(one), len(other)) < 2:
+    errors = [sample.sd**2 / sample.n for sample in (one, other)]
+    if min(one.n, other.n) < 2 or sum(errors) == 0:
         return None
-    errors = [float(np.var(values, ddof=1)) / len(values) for values in (one, other)]
-    if sum(errors) == 0:
-        return None
-    t = (float(np.mean(one)) - float(np.mean(other))) / math.sqrt(sum(errors))
-    degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, (one, other), strict=True))
+    t = (one.mean - other.mean) / math.sqrt(sum(errors))
+    degrees = sum(errors) ** 2 / sum(e**2 / (s.n - 1) for e, s in zip(errors, (one, other), strict=True))
     start = math.atan(abs(t) / math.sqrt(degrees))
     whole = math.sqrt(math.pi) * math.exp(math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
     nodes, weights = np.polynomial.legendre.leggauss(200)

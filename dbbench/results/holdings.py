@@ -1,6 +1,9 @@
 """What is held at the peak, recomputed from a classified frame: the events of the traced steps, in time order.
 
     step, block, phase, total_bytes, held = held_at_peak(frame)
+    held_at_own_peaks(frame)["activations"]     # a role's own peak can be at another instant
+    peaks_of_blocks(frame)[0].held
+    peaks_of_phases(frame)["optimizer"].temporaries
 
 A frame is what a ledger's ``timeline()`` returns and ``traces/<hash>.parquet`` holds; its columns are those of
 `dbbench.results.store.TRACE_SCHEMA`.
@@ -35,6 +38,17 @@ class AtPeak(NamedTuple):
     phase: str
     total_bytes: int
     held: list[Held]
+
+
+class InPhase(NamedTuple):
+    """The most that is live while a phase runs, by role in ``split``, and what temporaries are at their own most there.
+
+    ``split`` sums to ``total_bytes``. Temporaries die in the phase that made them, so that each phase has its own.
+    """
+
+    total_bytes: int
+    split: dict[str, int]
+    temporaries: list[Held]
 
 
 def training_steps(frame: pd.DataFrame) -> list[pd.DataFrame]:
@@ -75,9 +89,71 @@ def held_at_peak(frame: pd.DataFrame) -> AtPeak:
 
     Raises BadInput where the frame holds no training step.
     """
+    return _highest(_steps(frame))
+
+
+def peaks_of_blocks(frame: pd.DataFrame) -> dict[int, AtPeak]:
+    """Return `held_at_peak` of the steps of each active block, by its number."""
+    steps = _steps(frame)
+    blocks = [int(step["block"].iloc[0]) for step in steps]
+    numbers = sorted(set(blocks))
+    return {
+        number: _highest([s for s, block in zip(steps, blocks, strict=True) if block == number]) for number in numbers
+    }
+
+
+def held_at_own_peaks(frame: pd.DataFrame) -> dict[str, list[Held]]:
+    """Return, for each role that is ever there, its own lines at the first instant at which they sum to the most.
+
+    They sum to the role's own peak, the most that it reaches over all traced steps.
+    """
+    steps = _steps(frame)
+    found: dict[str, list[Held]] = {}
+    for role in sorted({str(role) for step in steps for role in step["role"].unique()}):
+        parts = [step[step["role"] == role] for step in steps]
+        totals = [live_bytes(part) for part in parts]
+        place = max(range(len(parts)), key=lambda i: int(totals[i].max()))
+        held = _held(parts[place].iloc[: resident_rows(parts[place]) + int(totals[place].argmax())])
+        if held:
+            found[role] = held
+    return found
+
+
+def peaks_of_phases(frame: pd.DataFrame) -> dict[str, InPhase]:
+    """Return what is live at the most in each phase that has an event, over all traced steps."""
+    steps = _steps(frame)
+    phases = [step["phase"].astype(str).to_numpy() for step in steps]
+    temporary = [(step["role"] == "temporaries").to_numpy() for step in steps]
+    sizes = [step["bytes"].to_numpy(dtype=np.int64) for step in steps]
+    found: dict[str, InPhase] = {}
+    for phase in sorted(set().union(*(set(names) for names in phases)) - {"resident"}):
+        inside = [names == phase for names in phases]
+        step, event = _most([size.cumsum() for size in sizes], inside)
+        until = steps[step].iloc[: event + 1]
+        split = until.groupby("role", observed=True)["bytes"].sum()
+        roles = {str(role): int(size) for role, size in split.items() if size}
+        own, last = _most([(size * part).cumsum() for size, part in zip(sizes, temporary, strict=True)], inside)
+        temporaries = _held(steps[own].iloc[: last + 1][temporary[own][: last + 1]])
+        found[phase] = InPhase(sum(roles.values()), roles, temporaries)
+    return found
+
+
+def _most(running: list[np.ndarray], inside: list[np.ndarray]) -> tuple[int, int]:
+    """Return (step, row) of the largest of ``running`` where it is ``inside``, the first on ties."""
+    lowest = np.iinfo(np.int64).min
+    masked = [np.where(where, totals, lowest) for totals, where in zip(running, inside, strict=True)]
+    step = max(range(len(masked)), key=lambda place: int(masked[place].max()))
+    return step, int(masked[step].argmax())
+
+
+def _steps(frame: pd.DataFrame) -> list[pd.DataFrame]:
     steps = training_steps(with_makers(frame))
     if not steps:
         raise BadInput("the trace holds no training step")
+    return steps
+
+
+def _highest(steps: list[pd.DataFrame]) -> AtPeak:
     totals = [live_bytes(step) for step in steps]
     place = max(range(len(steps)), key=lambda i: int(totals[i].max()))
     step, event = steps[place], int(totals[place].argmax())

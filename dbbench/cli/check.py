@@ -1,0 +1,189 @@
+"""The verb that guards what there is: ``check`` holds a run, or a suite on fake tensors, against a baseline."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from dbbench.cli.app import Only, Settings, app, console, make_plan
+from dbbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from dbbench.gate.baseline import Baseline
+    from dbbench.gate.check import Measurement
+    from dbbench.gate.measure import Estimated
+    from dbbench.gate.result import Result
+    from dbbench.gate.tolerance import Tolerance
+
+
+@app.command()
+def check(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, such as runs/vision.")] = None,
+    baseline: Annotated[Path, typer.Option(metavar="FILE", help="The file that says what is expected.")] = ...,  # type: ignore[assignment]
+    fake: Annotated[
+        str | None, typer.Option(metavar="SUITE", help="In the place of a run: a suite's cells on fake tensors.")
+    ] = None,
+    settings: Settings = None,
+    only: Only = None,
+    update: Annotated[bool, typer.Option("--update", help="Write what was measured into the file.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="With --update: take out cells that are no more.")] = False,
+    time: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Compare the time of a step too, such as 20%.")
+    ] = None,
+    github: Annotated[
+        bool | None, typer.Option("--github/--no-github", help="Annotations and step summary. [default: in Actions]")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit's XML.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - prints it.")] = None,
+) -> None:
+    """Hold a run's figures against a baseline, and name what grew or shrank: role, module and op.
+
+    Exit status: 0 nothing changed; 1 a change; 2 bad input; 3 no baseline; 4 a cell failed or is missing; 5 a cell is
+    not in the baseline; 6 another version of torch; 7 nothing compared. Where several apply all are said, and the
+    lowest is the status.
+    """
+    from dbbench.gate.baseline import read
+
+    if (run is None) == (fake is None):
+        raise BadInput("check: give either a run's folder or --fake SUITE")
+    if run is not None and (settings or only):
+        raise BadInput("check: --set and --only choose the cells of --fake SUITE; a run's cells are what they are")
+    if prune and not update:
+        raise BadInput("check: --prune is a part of --update")
+    if time is not None and fake is not None:
+        raise BadInput("--time: fake tensors take no time; it is of a run")
+    seconds = _share(time)
+    kept = read(baseline)
+    command = _command(run, fake, baseline, settings, only, time)
+    if kept is None and not update:
+        result = _no_baseline(str(run or fake), baseline, command)
+    else:
+        if run is not None:
+            measurement = _of_run(run, command, time is not None)
+        else:
+            measurement = _of_suite(str(fake), settings or [], only, command)
+        if update:
+            _write(kept, baseline, measurement, prune)
+
+        from dbbench.gate.check import check as compare
+
+        assert kept is not None
+        result = compare(kept, measurement, seconds)
+    _tell(result, github, junit, json)
+    raise typer.Exit(result.status)
+
+
+def _share(time: str | None) -> Tolerance:
+    from dbbench.gate.tolerance import OFF, parse
+
+    try:
+        within = OFF if time is None else parse(time)
+    except ValueError as error:
+        raise BadInput(f"--time: {error}") from error
+    if within.kind == "noise":
+        raise BadInput(f"--time: '{time}' is a tolerance of means over seeds; give a share, such as 20%")
+    return within
+
+
+def _command(
+    run: Path | None, fake: str | None, baseline: Path, settings: list[str] | None, only: str | None, time: str | None
+) -> str:
+    """Return the command that writes what is measured into the baseline."""
+    words = ["dbbench", "check", *(["--fake", fake] if fake else [str(run)])]
+    for setting in settings or []:
+        words += ["--set", setting]
+    words += ["--only", only] if only else []
+    words += ["--time", time] if time else []
+    return shlex.join([*words, "--baseline", str(baseline), "--update"])
+
+
+def _no_baseline(what: str, baseline: Path, command: str) -> Result:
+    from dbbench.gate.result import NO_BASELINE, Result
+
+    note = f"{baseline}: no such file; this writes it: {command}"
+    return Result(
+        baseline=str(baseline), measured=what, torch=[], update=command, cells=[], notes=[note],
+        statuses=[NO_BASELINE], status=NO_BASELINE,
+    )  # fmt: skip
+
+
+def _of_run(folder: Path, command: str, with_seconds: bool) -> Measurement:
+    from dbbench.gate.measure import from_run
+    from dbbench.report.run import load
+
+    return from_run(load(folder), command, with_seconds)
+
+
+def _of_suite(suite: str, settings: list[str], only: str | None, command: str) -> Measurement:
+    """Take the measuring pass of a suite's cells on fake tensors, one after another in this process."""
+    from dbbench.estimate.suite import merged_seeds
+    from dbbench.gate.measure import fake_names, from_estimates
+
+    whole = merged_seeds(make_plan(suite, settings, None, "cpu").cells)
+    names = fake_names(whole[0].suite, [(cell.variant, cell.network.depth) for cell in whole])
+    by_cell = {cell.model_dump_json(exclude={"seed"}): name for cell, name in zip(whole, names, strict=True)}
+    plan = make_plan(suite, settings, only, "cpu")
+
+    def estimated() -> Iterator[Estimated]:
+        from dbbench.estimate.in_process import estimate_in_process
+
+        for cell, record, events in estimate_in_process(merged_seeds(plan.cells), plan.where):
+            yield by_cell[cell.model_dump_json(exclude={"seed"})], record, events
+
+    return from_estimates(plan.where, whole[0].suite, estimated(), only is None, command)
+
+
+def _write(kept: Baseline | None, path: Path, measurement: Measurement, prune: bool) -> NoReturn:
+    """Write the baseline, say what changed in it, and end: with 0 where every cell could be measured."""
+    from dbbench.gate.baseline import Baseline
+    from dbbench.gate.result import FINE, MISSING_FROM_RUN, NOTHING_COMPARED
+    from dbbench.gate.update import update
+
+    for name, why in measurement.failed.items():
+        typer.echo(f"dbbench: {name}: {why}; the baseline keeps what it had of it", err=True)
+    for note in measurement.notes:
+        typer.echo(f"dbbench: {note}", err=True)
+    if not measurement.cells:
+        typer.echo(f"dbbench: nothing was measured, and {path} is as it was", err=True)
+        raise typer.Exit(MISSING_FROM_RUN if measurement.failed else NOTHING_COMPARED)
+    found, told = update(kept or Baseline(path), measurement, prune)
+    found.write()
+    screen = console()
+    screen.print(f"{path}: {'rewritten' if kept else 'created'}, {len(measurement.cells)} cells measured")
+    for line in told or ["nothing changed"]:
+        screen.print(line)
+    raise typer.Exit(MISSING_FROM_RUN if measurement.failed else FINE)
+
+
+def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | None) -> None:
+    """Put the outcome wherever it was asked for; with JSON on standard output, the words for people go beside it."""
+    from dbbench.gate import github as actions
+    from dbbench.gate.junit import junit as to_junit
+    from dbbench.gate.show import Report, commit_lines, shortened
+    from dbbench.results.store import to_json, write_atomically
+
+    printed = json is not None and str(json) == "-"
+    screen = console()
+    screen.stderr = printed
+    screen.print(Report(result))
+    lines = shortened(commit_lines(result))
+    if lines:
+        typer.echo("\nTo accept it, commit these lines of the baseline, or let it be written:", err=printed)
+        typer.echo("\n".join([f"  {result.update}", *lines]), err=printed)
+    if github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in actions.workflow_commands(result, os.environ.get("GITHUB_WORKSPACE", "")):
+            typer.echo(line, err=printed)
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            actions.write_summary(result, Path(summary))
+    if junit is not None:
+        write_atomically(junit, to_junit(result))
+    if json is not None and printed:
+        typer.echo(to_json(result).decode(), nl=False)
+    elif json is not None:
+        write_atomically(json, to_json(result))

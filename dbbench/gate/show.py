@@ -1,0 +1,134 @@
+"""A check's outcome for people: in a terminal with rich, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dbbench.gate.result import STATUSES, Cause, CellResult, Finding, Result
+from dbbench.report import text
+from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
+
+#: Lines to commit that are shown; the command that writes them all stands beside them.
+SHOWN_LINES = 40
+
+
+@dataclass(frozen=True)
+class Report(Shown):
+    """What a check found, cells without a change in a line."""
+
+    result: Result
+
+    def blocks(self) -> list[Block]:
+        result = self.result
+        found: list[Block] = [Heading(f"{result.baseline}: {words(result.status)}", 0), Lines(summary(result))]
+        for cell in result.cells:
+            if cell.outcome != "same":
+                found += _cell(cell)
+        return found
+
+
+def words(status: int) -> str:
+    """Say an exit status."""
+    return f"{STATUSES[status]} (status {status})"
+
+
+def summary(result: Result) -> list[str]:
+    """Return what holds of the check as a whole."""
+    same = sum(cell.outcome == "same" for cell in result.cells)
+    torch = f", torch {', '.join(result.torch)}" if result.torch else ""
+    lines = [
+        f"{result.measured}{torch}: {len(result.cells)} cells, {same} of them the same; {result.compared:,} figures "
+        "compared"
+    ]
+    if len(result.statuses) > 1:
+        lines.append(f"all that applies: {'; '.join(words(status) for status in result.statuses)}")
+    return [*lines, *result.notes]
+
+
+def headline(cell: CellResult) -> str:
+    """Say in a line what became of a cell, a culprit's name in it where one is known."""
+    if cell.outcome != "changed":
+        return f"{cell.outcome}{': ' if cell.reason else ''}{cell.reason}"
+    if not cell.causes:
+        return "; ".join(change(finding) for finding in cell.changed[:3])
+    root = cell.causes[0]
+    return f"{root.sentence}{': ' if root.culprits else ''}{root.culprits[0].sentence if root.culprits else ''}"
+
+
+def change(finding: Finding) -> str:
+    """Say a change of a figure."""
+    before, after = (figure(finding, value) for value in (finding.expected, finding.measured))
+    why = f" ({finding.why})" if finding.why else ""
+    return f"{finding.metric} {before} → {after}{why}"
+
+
+def figure(finding: Finding, value: int | float | None) -> str:
+    """Write a value with separators, 0 for what has no line because it is not there."""
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def commit_lines(result: Result) -> list[str]:
+    """Return the lines that would make the baseline say what was measured: ``-`` those that stand, ``+`` the new."""
+    found = []
+    for finding in (finding for cell in result.cells for finding in cell.changed):
+        found += [f"-{finding.stands}"] * (finding.stands is not None)
+        found += [f"+{finding.commit}"] * (finding.commit is not None)
+    return found
+
+
+def shortened(lines: Sequence[str], most: int = SHOWN_LINES) -> list[str]:
+    """Return the first lines, and a word on how many there are besides."""
+    if len(lines) <= most + 1:
+        return list(lines)
+    return [*lines[:most], f"# and {len(lines) - most} more"]
+
+
+def markdown(result: Result) -> str:
+    """Return the whole as Markdown, for a step's summary or a comment."""
+    found = Report(result).markdown(level=3)
+    lines = commit_lines(result)
+    if lines:
+        found += "\nTo accept it, commit these lines"
+        found += ", and those of what is held, as `--update` writes them:\n\n"
+        found += f"    {result.update}\n\n" if result.update else ""
+        found += "\n".join(["```diff", *shortened(lines, 10 * SHOWN_LINES), "```"]) + "\n"
+    return found
+
+
+def _cell(cell: CellResult) -> list[Block]:
+    found: list[Block] = [Heading(f"✗ {cell.cell} ({cell.source}): {cell.outcome}")]
+    lines = [cell.reason] if cell.reason else []
+    for place, cause in enumerate(cell.causes):
+        lines += _cause(cause, "" if place == 0 else "besides: ")
+    lines += [f"this follows from it: {sentence}" for sentence in cell.following]
+    not_compared = [f for f in cell.findings if f.verdict == "not compared"] if cell.outcome == "not compared" else []
+    lines += [f"{finding.metric} is not compared: {finding.why}" for finding in not_compared]
+    lines += cell.notes
+    if lines:
+        found.append(Lines(lines))
+    return [*found, _changes(cell.changed)] if cell.changed else found
+
+
+def _cause(cause: Cause, first: str) -> list[str]:
+    return [f"{first}{cause.sentence}", *(f"· {culprit.sentence}" for culprit in cause.culprits)]
+
+
+def _changes(changed: Sequence[Finding]) -> Grid:
+    rows = []
+    for finding in changed:
+        sign = "−" if finding.difference < 0 else "+"
+        size = abs(finding.difference)
+        difference = f"{sign}{size:,}" if isinstance(size, int) else f"{sign}{size:.4g}"
+        ends = [figure(finding, value) for value in (finding.expected, finding.measured)]
+        rows.append([finding.metric, finding.why, *ends, difference, _share(finding), finding.tolerance])
+    return Grid(["figure", "", "expected", "measured", "difference", "", "tolerance"], rows, words=2, names=2)
+
+
+def _share(finding: Finding) -> str:
+    if not finding.expected:
+        return ""
+    share = text.share(abs(finding.difference / finding.expected))
+    return f"{'−' if finding.difference < 0 else '+'}{share}"
