@@ -41,6 +41,8 @@ AT_PEAK = "peak"
 #: What `Cell.held` has before the name of a phase: temporaries at their own peak in it.
 IN_PHASE = "in_"
 SECONDS = "seconds_per_step"
+#: What a metric can belong to, in the order that people are shown them.
+GROUPS = ("memory", "blocks", "phases", "allocator", "FLOPs", "learning", "time")
 _FLOPS = ("flops_forward", "flops_backward", "flops_recompute", "flops_step", "flops_inference")
 _ALLOCATORS = ("device_peak_bytes", "allocated_bytes", "reserved_bytes")
 #: FLOPs of a step are a mean over the blocks that a seed drew; where these differ in cost, so do the seeds.
@@ -95,7 +97,7 @@ class Cell:
 
 
 def group_of(metric: str) -> str:
-    """Return what a metric belongs to: memory, blocks, phases, allocator, FLOPs, time, or what is learnt."""
+    """Return the one of `GROUPS` that a metric belongs to."""
     if metric.startswith(("block.", "phase.")):
         return f"{metric.partition('.')[0]}s"
     if metric in _ALLOCATORS:

@@ -103,7 +103,22 @@ def _cell(baseline: Baseline, cell: Cell, seconds: Tolerance, tests: int) -> Cel
         result.outcome = "changed"
         if any(finding.group in _BYTES for finding in result.changed):
             result.causes, result.following = causes(expected, cell)
+            result.notes += _moved(expected, cell)
     return result
+
+
+def _moved(before: Cell, after: Cell) -> list[str]:
+    """Say that the peak is in another phase than it was, where the phases know."""
+    ends = []
+    for cell in (before, after):
+        phases = [
+            metric.split(".")[1]
+            for metric in sorted(cell.figures)
+            if group_of(metric) == "phases" and metric.endswith(".peak_bytes")
+            if cell.bytes(metric) == cell.bytes("peak_bytes")
+        ]
+        ends.append(phases[0] if phases else "")
+    return [f"the peak moved from {ends[0]} to {ends[1]}"] if all(ends) and ends[0] != ends[1] else []
 
 
 def _unknown(baseline: Baseline, cell: Cell) -> CellResult:
@@ -122,7 +137,8 @@ def _finding(baseline: Baseline, expected: Cell, cell: Cell, metric: str, second
     within = (before or after or Figure(0)).tolerance
     if metric == SECONDS:
         within = seconds
-    verdict, why = _verdict(metric, before, after, within, tests, cell.blind)
+    blind = _unseen(metric, expected, cell)
+    verdict, why = ("not compared", blind) if blind else _verdict(metric, before, after, within, tests)
     finding = Finding(
         metric=metric,
         group=group_of(metric),
@@ -140,13 +156,28 @@ def _finding(baseline: Baseline, expected: Cell, cell: Cell, metric: str, second
     return finding
 
 
+def _unseen(metric: str, expected: Cell, cell: Cell) -> str:
+    """Say why a figure of a block or phase cannot be compared, or return ''.
+
+    A phase that makes nothing has no event, and no peak that could be seen: a fused optimizer's, for one. Temporaries
+    it has none. Of a block that only one side has, its peak says that.
+    """
+    group = group_of(metric)
+    if group not in ("blocks", "phases"):
+        return ""
+    part = metric.rpartition(".")[0]
+    both = f"{part}.peak_bytes" in expected.figures and f"{part}.peak_bytes" in cell.figures
+    if cell.blind or both:
+        return cell.blind
+    told = f"{part}.temporaries_own_peak_bytes" if group == "phases" else f"{part}.peak_bytes"
+    return "" if metric == told else f"only one side has {part.replace('.', ' ')}"
+
+
 def _verdict(
-    metric: str, before: Figure | None, after: Figure | None, within: Tolerance, tests: int, blind: str
+    metric: str, before: Figure | None, after: Figure | None, within: Tolerance, tests: int
 ) -> tuple[Verdict, str]:
     if metric == SECONDS and within == OFF:
         return "not compared", "time is compared where --time asks for it"
-    if blind and group_of(metric) in ("blocks", "phases"):
-        return "not compared", blind
     if before is None and not counts_as_zero(metric):
         return "not compared", "the baseline has no line of it"
     if after is None and not counts_as_zero(metric):

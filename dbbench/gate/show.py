@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dbbench.gate.cells import GROUPS
 from dbbench.gate.result import STATUSES, Cause, CellResult, Finding, Result
-from dbbench.report import text
 from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
+from dbbench.report.diff import percent
 
 #: Lines to commit that are shown; the command that writes them all stands beside them.
 SHOWN_LINES = 40
@@ -15,16 +16,17 @@ SHOWN_LINES = 40
 
 @dataclass(frozen=True)
 class Report(Shown):
-    """What a check found, cells without a change in a line."""
+    """What a check found: the cells that are not as expected, with at most ``rows`` figures of each."""
 
     result: Result
+    rows: int = 16
 
     def blocks(self) -> list[Block]:
         result = self.result
         found: list[Block] = [Heading(f"{result.baseline}: {words(result.status)}", 0), Lines(summary(result))]
         for cell in result.cells:
             if cell.outcome != "same":
-                found += _cell(cell)
+                found += _cell(cell, self.rows)
         return found
 
 
@@ -58,13 +60,13 @@ def headline(cell: CellResult) -> str:
 
 def change(finding: Finding) -> str:
     """Say a change of a figure."""
-    before, after = (figure(finding, value) for value in (finding.expected, finding.measured))
+    before, after = (figure(value) for value in (finding.expected, finding.measured))
     why = f" ({finding.why})" if finding.why else ""
     return f"{finding.metric} {before} → {after}{why}"
 
 
-def figure(finding: Finding, value: int | float | None) -> str:
-    """Write a value with separators, 0 for what has no line because it is not there."""
+def figure(value: int | float | None) -> str:
+    """Write a value with separators."""
     if value is None:
         return "none"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
@@ -88,7 +90,7 @@ def shortened(lines: Sequence[str], most: int = SHOWN_LINES) -> list[str]:
 
 def markdown(result: Result) -> str:
     """Return the whole as Markdown, for a step's summary or a comment."""
-    found = Report(result).markdown(level=3)
+    found = Report(result, rows=1000).markdown(level=3)
     lines = commit_lines(result)
     if lines:
         found += "\nTo accept it, commit these lines"
@@ -98,7 +100,7 @@ def markdown(result: Result) -> str:
     return found
 
 
-def _cell(cell: CellResult) -> list[Block]:
+def _cell(cell: CellResult, rows: int) -> list[Block]:
     found: list[Block] = [Heading(f"✗ {cell.cell} ({cell.source}): {cell.outcome}")]
     lines = [cell.reason] if cell.reason else []
     for place, cause in enumerate(cell.causes):
@@ -109,26 +111,27 @@ def _cell(cell: CellResult) -> list[Block]:
     lines += cell.notes
     if lines:
         found.append(Lines(lines))
-    return [*found, _changes(cell.changed)] if cell.changed else found
+    return [*found, *_changes(cell.changed, rows)] if cell.changed else found
 
 
 def _cause(cause: Cause, first: str) -> list[str]:
     return [f"{first}{cause.sentence}", *(f"· {culprit.sentence}" for culprit in cause.culprits)]
 
 
-def _changes(changed: Sequence[Finding]) -> Grid:
+def _changes(changed: Sequence[Finding], most: int) -> list[Block]:
+    order = sorted(
+        changed, key=lambda f: (f.metric != "peak_bytes", GROUPS.index(f.group), -abs(f.difference), f.metric)
+    )
+    shown = order if len(order) <= most + 1 else order[:most]
     rows = []
-    for finding in changed:
-        sign = "−" if finding.difference < 0 else "+"
-        size = abs(finding.difference)
+    for finding in shown:
+        sign, size = "−" if finding.difference < 0 else "+", abs(finding.difference)
         difference = f"{sign}{size:,}" if isinstance(size, int) else f"{sign}{size:.4g}"
-        ends = [figure(finding, value) for value in (finding.expected, finding.measured)]
-        rows.append([finding.metric, finding.why, *ends, difference, _share(finding), finding.tolerance])
-    return Grid(["figure", "", "expected", "measured", "difference", "", "tolerance"], rows, words=2, names=2)
-
-
-def _share(finding: Finding) -> str:
-    if not finding.expected:
-        return ""
-    share = text.share(abs(finding.difference / finding.expected))
-    return f"{'−' if finding.difference < 0 else '+'}{share}"
+        ends = [figure(value) for value in (finding.expected, finding.measured)]
+        share = percent(finding.difference, finding.expected) if finding.expected else "new"
+        rows.append([finding.metric, finding.why, *ends, difference, share, finding.tolerance])
+    header = ["figure", "", "expected", "measured", "difference", "change", "tolerance"]
+    found: list[Block] = [Grid(header, rows, words=2, names=2)]
+    if len(shown) < len(order):
+        found.append(Lines([f"and {len(order) - len(shown)} more figures (--json has them all)"]))
+    return found

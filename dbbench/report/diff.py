@@ -228,7 +228,7 @@ def _coarse(side: Side, without_ops: set[str]) -> Side:
 def _sentence(change: Change, count: int, role_bytes: int) -> str:
     """Say one change: how much of its role, where, and what it is."""
     size = change.difference_bytes
-    how_much = _percent(size, role_bytes) if role_bytes else "new"
+    how_much = percent(size, role_bytes) if role_bytes else "new"
     module, what = change.module, _made_by(change.op)
     kept = _KEPT.fullmatch(change.holder)
     if change.role == "activations" and kept is not None:
@@ -255,7 +255,7 @@ def _keeping(what: str, change: Change) -> str:
     return f"{what} kept" if change.difference_bytes > 0 else f"less of {what} kept"
 
 
-def _percent(difference: int, whole: int) -> str:
+def percent(difference: float, whole: float) -> str:
     """A signed share of ``whole``, with a decimal below one per cent; a multiple from ten times on."""
     if difference >= 9 * whole:
         return f"×{1 + difference / whole:,.0f}"
@@ -267,12 +267,12 @@ def _percent(difference: int, whole: int) -> str:
 def _difference(before: int, after: int) -> Sequence[str]:
     if before == after:
         return "0", ""
-    return text.signed_mib(after - before), _percent(after - before, before) if before else "new"
+    return text.signed_mib(after - before), percent(after - before, before) if before else "new"
 
 
 def _flops_row(name: str, before: int, after: int) -> list[str]:
     sign = "−" if after < before else "+" if after > before else ""
-    share = "" if before == after else _percent(after - before, before) if before else "new"
+    share = "" if before == after else percent(after - before, before) if before else "new"
     difference = f"{sign}{text.flop_words(abs(after - before))}" if sign else "0"
     return [name, text.flop_words(before), text.flop_words(after), difference, share]
 

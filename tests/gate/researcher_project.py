@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,7 @@ def measured(suite: Path, fake: bool = True, seed: int = 0, cell: str | None = N
     passes = estimate_in_process(cells, plan.where) if fake else (_traced(one, plan.where) for one in cells)
     estimated = ((name, record, events) for name, (_, record, events) in zip(names, passes, strict=True))
     found = from_estimates("researcher", cells[0].suite, estimated, cell is None, "")
-    return (
-        found if fake else Measurement(found.what, found.cells, found.failed, found.suites, {"cpu"}, whole=found.whole)
-    )
+    return replace(found, sources={"fake" if fake else "cpu"})
 
 
 def _traced(cell: Cell, where: str) -> tuple[Cell, Record, Any]:
