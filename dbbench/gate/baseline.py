@@ -141,7 +141,7 @@ def _figure_row(cell: Cell, metric: str) -> list[str]:
 
 def value_text(figure: Figure) -> str:
     """Return a value as the file has it."""
-    words = str(figure.value) if isinstance(figure.value, int) else f"{figure.value:.10g}"
+    words = str(figure.value) if isinstance(figure.value, int) else f"{figure.value + 0.0:.10g}"  # no -0
     return f"{words} sd {figure.sd:.6g} n {figure.n}" if figure.tolerance.kind == "noise" else words
 
 
