@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dbbench.gate.baseline import Baseline, value_text
+from dbbench.gate.baseline import Baseline, lines, value_text
 from dbbench.gate.cells import SECONDS, Cell, Figure
 from dbbench.gate.check import Measurement
 
@@ -70,7 +70,6 @@ def _told(old: Cell | None, new: Cell) -> list[str]:
     if old.torch != new.torch:
         changed.insert(0, f"torch {old.torch} → {new.torch}")
     if not changed:
-        same = sorted(map(str, old.held.items())) == sorted(map(str, new.held.items()))
-        return [] if same else [f"{where}: the same figures; what is held differs in names"]
+        return [] if lines(old) == lines(new) else [f"{where}: the same figures, of other modules, ops or holders"]
     more = f", and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
     return [f"{where}: {', '.join(changed[:_NAMED])}{more}"]

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 from researcher_project import Regression, copy_project, forget
+from results.conftest import make_record
+
+__all__ = ["make_record"]
 
 Copy = Callable[[Regression | None], Path]
 

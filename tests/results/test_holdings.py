@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbbench.errors import BadInput
-from dbbench.results.holdings import RESIDENT, held_at_peak, live_bytes, training_steps, with_makers
+from dbbench.results.holdings import (
+    RESIDENT,
+    held_at_own_peaks,
+    held_at_peak,
+    live_bytes,
+    peaks_of_blocks,
+    peaks_of_phases,
+    training_steps,
+    with_makers,
+)
 
 COLUMNS = ["step", "block", "phase", "role", "module", "op", "storage", "bytes", "made_by", "holder"]
 ROLES = ("parameters", "activations", "temporaries", "retained")
@@ -151,3 +160,68 @@ def test_a_million_events_are_replayed_in_seconds() -> None:
     peak = held_at_peak(frame.astype(dict.fromkeys(("phase", "role", "module", "op", "made_by", "holder"), "category")))
     assert peak.total_bytes == half["bytes"].sum()
     assert sum(row.storages for row in peak.held) == count
+
+
+def instants(frame: pd.DataFrame) -> list[tuple[int, str, dict[tuple[str, ...], int]]]:
+    """Return (step, phase, holdings) of every instant, row after row; a step's opening has the phase resident."""
+    found: list[tuple[int, str, dict[tuple[str, ...], int]]] = []
+    for step, rows in frame.groupby("step", sort=True):
+        held: Counter[tuple[str, ...]] = Counter()
+        opened = False
+        for row in rows.itertuples(index=False):
+            if row.phase != "resident" and not opened:
+                found.append((int(str(step)), "resident", dict(held)))
+                opened = True
+            held[row.role, row.module, row.made_by, row.holder] += row.bytes
+            if opened:
+                found.append((int(str(step)), row.phase, dict(held)))
+    return found
+
+
+def of_role(held: dict[tuple[str, ...], int], role: str) -> dict[tuple[str, ...], int]:
+    return {key: size for key, size in held.items() if key[0] == role and size}
+
+
+def lines(held: Any) -> dict[tuple[str, ...], int]:
+    return {(row.role, row.module, row.op, row.holder or ""): row.bytes for row in held}
+
+
+@settings(max_examples=100, deadline=None)
+@given(frame=frames())
+def test_own_peaks_are_those_of_a_walk_over_the_rows(frame: pd.DataFrame) -> None:
+    """Broken if a role's own peak is taken at another role's instant, or misses what was there as a step began."""
+    walk = instants(frame)
+    found = held_at_own_peaks(frame)
+    for role in ROLES:
+        sizes = [sum(of_role(held, role).values()) for _, _, held in walk]
+        most = of_role(walk[int(np.argmax(sizes))][2], role)
+        assert lines(found.get(role, [])) == most
+
+
+@settings(max_examples=100, deadline=None)
+@given(frame=frames())
+def test_phases_are_those_of_a_walk_over_the_rows(frame: pd.DataFrame) -> None:
+    """Broken if a phase's peak counts an instant of another phase, or its roles do not sum to it."""
+    walk = instants(frame)
+    found = peaks_of_phases(frame)
+    assert found.keys() == {phase for _, phase, _ in walk} - {"resident"}
+    for phase, peak in found.items():
+        inside = [held for _, where, held in walk if where == phase]
+        sizes = [sum(held.values()) for held in inside]
+        assert (peak.total_bytes, sum(peak.split.values())) == (max(sizes), max(sizes))
+        first = inside[sizes.index(max(sizes))]
+        assert peak.split == {r: sum(of_role(first, r).values()) for r in ROLES if of_role(first, r)}
+        temporaries = [of_role(held, "temporaries") for held in inside]
+        totals = [sum(held.values()) for held in temporaries]
+        assert lines(peak.temporaries) == temporaries[totals.index(max(totals))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(frame=frames())
+def test_each_block_has_the_peak_of_its_own_steps(frame: pd.DataFrame) -> None:
+    """Broken if the peak of one block is that of a step which trains another."""
+    blocks = frame.assign(block=frame["step"] % 2)
+    found = peaks_of_blocks(blocks)
+    assert found.keys() == set(blocks["block"])
+    for block, peak in found.items():
+        assert peak == held_at_peak(blocks[blocks["block"] == block])
