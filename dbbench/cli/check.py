@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -135,7 +137,8 @@ def _of_suite(suite: str, settings: list[str], only: str | None, command: str) -
         for cell, record, events in estimate_in_process(merged_seeds(plan.cells), plan.where):
             yield by_cell[cell.model_dump_json(exclude={"seed"})], record, events
 
-    return from_estimates(plan.where, whole[0].suite, estimated(), only is None, command)
+    with contextlib.redirect_stdout(sys.stderr):  # what a method prints must not get into --json -
+        return from_estimates(plan.where, whole[0].suite, estimated(), only is None, command)
 
 
 def _write(kept: Baseline | None, path: Path, measurement: Measurement, prune: bool) -> NoReturn:
@@ -148,13 +151,15 @@ def _write(kept: Baseline | None, path: Path, measurement: Measurement, prune: b
         typer.echo(f"dbbench: {name}: {why}; the baseline keeps what it had of it", err=True)
     for note in measurement.notes:
         typer.echo(f"dbbench: {note}", err=True)
-    if not measurement.cells:
+    measured = [cell for cell in measurement.cells if cell.name not in measurement.failed]
+    if not measured:
         typer.echo(f"dbbench: nothing was measured, and {path} is as it was", err=True)
         raise typer.Exit(MISSING_FROM_RUN if measurement.failed else NOTHING_COMPARED)
     found, told = update(kept or Baseline(path), measurement, prune)
-    found.write()
+    with _writing(path):
+        found.write()
     screen = console()
-    screen.print(f"{path}: {'rewritten' if kept else 'created'}, {len(measurement.cells)} cells measured")
+    screen.print(f"{path}: {'rewritten' if kept else 'created'}, {len(measured)} cells measured")
     for line in told or ["nothing changed"]:
         screen.print(line)
     raise typer.Exit(MISSING_FROM_RUN if measurement.failed else FINE)
@@ -180,10 +185,22 @@ def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | 
             typer.echo(line, err=printed)
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
         if summary:
-            actions.write_summary(result, Path(summary))
+            with _writing(Path(summary)):
+                actions.write_summary(result, Path(summary))
     if junit is not None:
-        write_atomically(junit, to_junit(result))
+        with _writing(junit):
+            write_atomically(junit, to_junit(result))
     if json is not None and printed:
         typer.echo(to_json(result).decode(), nl=False)
     elif json is not None:
-        write_atomically(json, to_json(result))
+        with _writing(json):
+            write_atomically(json, to_json(result))
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being written into a line that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from error

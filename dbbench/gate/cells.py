@@ -143,7 +143,8 @@ def cell_of(name: str, record: Record, frame: pd.DataFrame | None) -> Cell:
 def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict[str, str], list[str]]:
     """Return a run's cells, seeds merged; what failed and why, by the cell's name; and notes.
 
-    Bytes are of the costliest seed, as in a report; FLOPs of the first; what is learnt is over the seeds.
+    Bytes are of the costliest seed, as in a report; FLOPs of the first; what is learnt is over the seeds. A cell of
+    which one seed failed is there with the others.
     """
     cells: list[Cell] = []
     failed: dict[str, str] = {}
@@ -154,16 +155,20 @@ def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict
             if record.row.status != "ok":
                 why = f": {record.row.error}" if record.row.error else ""
                 failed[name] = f"seed {record.row.seed} {record.row.status.replace('_', ' ')}{why}"
-        if configuration.costliest is None or name in failed:
+        if configuration.costliest is None:
             continue
-        cell = _with_seeds(cell_of(name, configuration.costliest, _trace(run, configuration)), configuration)
+        try:
+            cell = _with_seeds(cell_of(name, configuration.costliest, _trace(run, configuration)), configuration)
+        except BadInput as error:  # a torn trace costs its own cell
+            failed[name] = str(error)
+            continue
         timing = run.timings.get(configuration.label)
         if with_seconds and timing is None:
             notes.append(f"{name}: the run has no timing of it")
         cells.append(_with_time(cell, timing) if with_seconds and timing else cell)
     for label in run.without_record:
         failed[cell_name(run.name, label.partition(" · ")[0])] = f"{label} left no record that can be read"
-    return [cell for cell in cells if cell.name not in failed], failed, notes
+    return cells, failed, notes
 
 
 def _bytes(row: Row) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dbbench.gate.cells import IN_PHASE, Cell
+from dbbench.gate.cells import IN_PHASE, Cell, group_of
 from dbbench.gate.result import Cause, Culprit
 from dbbench.report import text
 from dbbench.report.diff import Diff, Side, Told, compare
@@ -46,9 +46,10 @@ class _Change:
 def causes(before: Cell, after: Cell) -> tuple[list[Cause], list[str]]:
     """Return the roles that changed by themselves, the root first, and sentences on those that follow from it."""
     found = _changes(before, after)
-    if all(change.role != "temporaries" for change in found):
-        found += _in_phases(before, after)
-    found = found or _in_parts(before, after)
+    if all(any(group_of(metric) == "phases" for metric in cell.figures) for cell in (before, after)):
+        if all(change.role != "temporaries" for change in found):
+            found += _in_phases(before, after)
+        found = found or _in_parts(before, after)
     parameters = next((change for change in found if change.role == "parameters"), None)
     touched = {change.module for change in parameters.diff.changes} if parameters else set()
     weights: dict[str, int] = {}
@@ -67,18 +68,41 @@ def causes(before: Cell, after: Cell) -> tuple[list[Cause], list[str]]:
 
 def _changes(before: Cell, after: Cell) -> list[_Change]:
     """Return the roles that changed: at their own peaks, and at the whole's as far as those do not explain it."""
-    own = [_change(role, "own peak", before.own_peak(role), after.own_peak(role)) for role in ROLES]
+    own = [_own(before, after, role) for role in ROLES]
     own = [change for change in own if change.difference_bytes]
     whole = after.bytes("peak_bytes") - before.bytes("peak_bytes")
     explained = sum(change.difference_bytes for change in own if change.difference_bytes * whole > 0)
     if own and abs(explained) >= _EXPLAINED * abs(whole):
         return own
-    at_peak = [_change(role, "peak", before.at_peak(role), after.at_peak(role)) for role in ROLES]
+    at_peak = [_at_peak(before, after, role) for role in ROLES]
     if whole:
         at_peak = [change for change in at_peak if change.difference_bytes * whole > 0]
     at_peak = [change for change in at_peak if change.difference_bytes]
     known = {change.role for change in at_peak}
     return [*at_peak, *(change for change in own if change.role not in known)]
+
+
+def _own(before: Cell, after: Cell, role: str) -> _Change:
+    metric = f"{role}_own_peak_bytes"
+    rows = before.own_peak(role), after.own_peak(role)
+    return _change(role, "own peak", *_as_far_as_known(before, after, role, metric, rows))
+
+
+def _at_peak(before: Cell, after: Cell, role: str) -> _Change:
+    rows = before.at_peak(role), after.at_peak(role)
+    return _change(role, "peak", *_as_far_as_known(before, after, role, f"{role}_bytes", rows))
+
+
+def _as_far_as_known(
+    before: Cell, after: Cell, role: str, metric: str, rows: tuple[list[Held], list[Held]]
+) -> tuple[list[Held], list[Held]]:
+    """Return the lines of both sides where they sum to the figure, else the figures alone.
+
+    They do not where a run has no trace, or a hand took a new figure over and left what is held as it was.
+    """
+    if all(sum(r.bytes for r in side) == cell.bytes(metric) for side, cell in zip(rows, (before, after), strict=True)):
+        return rows
+    return _whole(before, role, metric), _whole(after, role, metric)
 
 
 def _in_phases(before: Cell, after: Cell) -> list[_Change]:

@@ -16,7 +16,8 @@ def junit(result: Result) -> bytes:
     suite = Tree.Element("testsuite", name=clean(f"dbbench check {result.baseline}"))
     for cell in result.cells:
         _cell(suite, cell)
-    if not len(suite) or (result.status and not any(case.find("failure") is not None for case in suite)):
+    bad = suite.findall("testcase/failure") + suite.findall("testcase/error")
+    if not len(suite) or (result.status and not bad):
         case = _case(suite, result.baseline, "check")
         if result.status:
             _problem(case, "failure", words(result.status), "\n".join(result.notes))

@@ -20,7 +20,7 @@ def update(baseline: Baseline, measurement: Measurement, prune: bool = False) ->
     """
     found = Baseline(baseline.path, dict(baseline.cells), set(baseline.present), comments=dict(baseline.comments))
     told: list[str] = []
-    for cell in measurement.cells:
+    for cell in (cell for cell in measurement.cells if cell.name not in measurement.failed):
         old = _old(baseline, cell)
         new = _kept(cell, old) if old else cell
         for key in [key for key in found.cells if key[:2] == (cell.name, cell.source)]:

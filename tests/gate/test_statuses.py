@@ -151,6 +151,28 @@ def test_4_a_cell_that_failed_or_is_gone(run: Path, baseline: Path, tmp_path: Pa
     assert (done.exit_code, "vision/checkpointing (cpu): missing from the run" in done.stdout) == (4, True)
 
 
+def test_4_the_seeds_that_finished_are_compared_all_the_same(baseline: Path, tmp_path: Path) -> None:
+    """Broken if one seed's time-out hides what the others show."""
+    worse = changed(CHECKPOINTING, activations_mib=30.0)
+    lost = failed(CHECKPOINTING, 1, "timeout", "stopped after 60 s")
+    build(tmp_path / "run2", [BACKPROP, worse], failures=[lost], curves=False)
+    done = dbbench(tmp_path / "run2", "--baseline", baseline, "--json", "-")
+    assert json.loads(done.stdout)["statuses"] == [1, 4]
+    assert "activations +8.00 MiB" in done.stderr
+
+
+def test_4_a_torn_trace_costs_its_own_cell(run: Path, baseline: Path) -> None:
+    """Broken if one damaged file keeps every other cell from being compared."""
+    records, _ = RunFolder(run).read_records()
+    first = next(r for r in records if r.row.variant == "checkpointing" and r.row.seed == 0)
+    path = run / "traces" / f"{first.row.config_hash}.parquet"
+    path.write_bytes(path.read_bytes()[:200])
+    done = dbbench(run, "--baseline", baseline)
+    assert done.exit_code == 4, done.output
+    assert f"traces/{path.name}: torn or no parquet" in " ".join(done.stdout.split())
+    assert "2 cells, 1 of them the same" in done.stdout
+
+
 def test_4_a_torn_record_is_a_cell_that_is_gone(run: Path, baseline: Path) -> None:
     """Broken if half a record costs the report, or passes for a run with fewer seeds."""
     records, _ = RunFolder(run).read_records()
@@ -231,12 +253,17 @@ def test_a_tolerance_set_by_hand_is_respected(baseline: Path, tmp_path: Path) ->
     assert "\texact" not in baseline.read_text().replace("flops", "").partition("_bytes\t")[2].splitlines()[0]
 
 
-def test_a_run_without_traces_is_compared_as_far_as_it_goes(run: Path, baseline: Path) -> None:
+def test_a_run_without_traces_is_compared_as_far_as_it_goes(run: Path, baseline: Path, tmp_path: Path) -> None:
     """Broken if a run that was copied without its traces fails for that, or passes with a changed peak."""
     for path in (run / "traces").iterdir():
         path.unlink()
     done = dbbench(run, "--baseline", baseline)
     assert done.exit_code == 0, done.output
+    build(tmp_path / "other", [changed(BACKPROP, activations_mib=121.0), CHECKPOINTING], curves=False, traces=False)
+    done = dbbench(tmp_path / "other", "--baseline", baseline, "--json", "-")
+    (cell,) = (cell for cell in json.loads(done.stdout)["cells"] if cell["outcome"] != "same")
+    assert [cause["role"] for cause in cell["causes"]] == ["activations"], "what is not known is not a change"
+    assert "has no trace of it" in cell["notes"][0]
 
 
 def test_fake_suites_are_measured_in_this_process(tmp_path: Path) -> None:
