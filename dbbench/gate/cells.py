@@ -42,7 +42,7 @@ AT_PEAK = "peak"
 IN_PHASE = "in_"
 SECONDS = "seconds_per_step"
 #: What a metric can belong to, in the order that people are shown them.
-GROUPS = ("memory", "blocks", "phases", "allocator", "FLOPs", "learning", "time")
+GROUPS = ("memory", "allocator", "FLOPs", "learning", "time", "blocks", "phases")
 _FLOPS = ("flops_forward", "flops_backward", "flops_recompute", "flops_step", "flops_inference")
 _ALLOCATORS = ("device_peak_bytes", "allocated_bytes", "reserved_bytes")
 #: FLOPs of a step are a mean over the blocks that a seed drew; where these differ in cost, so do the seeds.

@@ -21,6 +21,8 @@ from dbbench.gate.result import (
 from dbbench.gate.tolerance import OFF, Tolerance, judge
 from dbbench.report.verdict import Sample
 
+#: How it begins that a block or phase is there before or after alone; its peak, or its scratch, says that already.
+ONE_SIDED = "only one side has"
 _BYTES = ("memory", "blocks", "phases", "allocator")
 
 
@@ -170,7 +172,7 @@ def _unseen(metric: str, expected: Cell, cell: Cell) -> str:
     if cell.blind or both:
         return cell.blind
     told = f"{part}.temporaries_own_peak_bytes" if group == "phases" else f"{part}.peak_bytes"
-    return "" if metric == told else f"only one side has {part.replace('.', ' ')}"
+    return "" if metric == told else f"{ONE_SIDED} {part.replace('.', ' ')}"
 
 
 def _verdict(

@@ -11,7 +11,6 @@ there the parameters are the cause and the rest follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dbbench.gate.cells import IN_PHASE, Cell, group_of
@@ -26,6 +25,8 @@ from dbbench.results.roles import ROLES
 _SHOWN = 5
 #: Own peaks explain a difference of the whole peak if they sum to at least this share of it.
 _EXPLAINED = 0.5
+#: A role follows from new parameters if all but this share of its change is in their modules.
+_REST = 0.1
 #: Roles whose lines have a name in the place of a module: what is known by the name that the method gives it.
 _BY_NAME = ("ema", "other", "inputs")
 
@@ -51,19 +52,61 @@ def causes(before: Cell, after: Cell) -> tuple[list[Cause], list[str]]:
             found += _in_phases(before, after)
         found = found or _in_parts(before, after)
     parameters = next((change for change in found if change.role == "parameters"), None)
-    touched = {change.module for change in parameters.diff.changes} if parameters else set()
+    reach = _Reach(parameters.diff) if parameters else None
     weights: dict[str, int] = {}
     following = []
     for change in found:
-        follows = 0 if change is parameters else _within(change, touched)
+        follows = 0 if reach is None or change is parameters else reach.bytes_of(change)
         weights[change.role] = abs(change.difference_bytes - follows)
         if parameters and change is not parameters:
             weights["parameters"] = weights.get("parameters", abs(parameters.difference_bytes)) + abs(follows)
-        if follows and not weights[change.role]:
+        if follows and weights[change.role] <= _REST * abs(follows):
             following.append(change)
     roots = [change for change in found if change not in following]
     roots.sort(key=lambda change: (-weights[change.role], ROLES.index(change.role)))
     return [_cause(change) for change in roots], [_sentence(change) for change in following]
+
+
+class _Reach:
+    """The modules in which a change of parameters brings other changes with it.
+
+    Those whose parameters changed; the modules right above them, and what stands there without parameters of its own
+    (an activation between two linear maps); and of a subtree that is new, or gone, the whole.
+    """
+
+    def __init__(self, parameters: Diff) -> None:
+        sides = [{row.module for row in side.held} for side in (parameters.before, parameters.after)]
+        self._owners = sides[0] | sides[1]
+        changed = {change.module for change in parameters.changes} - {""}
+        self._roots = {_highest(module, sides) for module in changed}
+        self._above = {module.rpartition(".")[0] for module in changed} - {""}
+
+    def bytes_of(self, change: _Change) -> int:
+        """Return how much of a change is within reach."""
+        return sum(
+            line.difference_bytes
+            for line in change.diff.changes
+            if self._reaches(_place(change.role, line.module, line.holder))
+        )
+
+    def _reaches(self, place: str) -> bool:
+        if not place:
+            return False
+        if place in self._above or any(_is_within(place, root) for root in self._roots):
+            return True
+        return place.rpartition(".")[0] in self._above and not any(_is_within(owner, place) for owner in self._owners)
+
+
+def _highest(module: str, sides: list[set[str]]) -> str:
+    """Return the highest module above ``module`` below which one of the sides has no parameters, else itself."""
+    above = module.rpartition(".")[0]
+    while above and any(not any(_is_within(owner, above) for owner in side) for side in sides):
+        module, above = above, above.rpartition(".")[0]
+    return module
+
+
+def _is_within(module: str, root: str) -> bool:
+    return module == root or module.startswith(f"{root}.")
 
 
 def _changes(before: Cell, after: Cell) -> list[_Change]:
@@ -140,19 +183,6 @@ def _largest(found: list[_Change]) -> list[_Change]:
 def _change(role: str, instant: str, before: list[Held], after: list[Held]) -> _Change:
     one, two = (Side(role, sum(row.bytes for row in rows), None, None, rows) for rows in (before, after))
     return _Change(role, instant, compare(one, two))
-
-
-def _within(change: _Change, modules: Iterable[str]) -> int:
-    """Return how many of a change's bytes are in ``modules``, below them, or in the module that holds them."""
-    roots = set(modules)
-    parents = {module.rpartition(".")[0] for module in roots} - {""}
-
-    def belongs(place: str) -> bool:
-        if not place:
-            return False
-        return place in roots or place in parents or any(place.startswith(f"{module}.") for module in roots if module)
-
-    return sum(c.difference_bytes for c in change.diff.changes if belongs(_place(change.role, c.module, c.holder)))
 
 
 def _place(role: str, module: str, holder: str) -> str:

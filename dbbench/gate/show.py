@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dbbench.gate.cells import GROUPS
+from dbbench.gate.cells import GROUPS, SECONDS
+from dbbench.gate.check import ONE_SIDED
 from dbbench.gate.result import STATUSES, Cause, CellResult, Finding, Result
 from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
 from dbbench.report.diff import percent
 
 #: Lines to commit that are shown; the command that writes them all stands beside them.
 SHOWN_LINES = 40
+_PARTS = ("blocks", "phases")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,18 @@ def summary(result: Result) -> list[str]:
     ]
     if len(result.statuses) > 1:
         lines.append(f"all that applies: {'; '.join(words(status) for status in result.statuses)}")
-    return [*lines, *result.notes]
+    return [*lines, *_left_out(result), *result.notes]
+
+
+def _left_out(result: Result) -> list[str]:
+    """Say which figures were not compared, and why, so that a green check is not taken for more than it is."""
+    cells: Counter[tuple[str, str]] = Counter()
+    for cell in result.cells:
+        left = {
+            (f.group if f.group in _PARTS else f.metric, f.why) for f in cell.findings if f.verdict == "not compared"
+        }
+        cells.update(pair for pair in left if pair[0] != SECONDS and not pair[1].startswith(ONE_SIDED))
+    return [f"not compared in {count} cells: {what}, since {why}" for (what, why), count in sorted(cells.items())]
 
 
 def headline(cell: CellResult) -> str:

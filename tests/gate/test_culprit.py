@@ -147,6 +147,23 @@ def test_one_more_layer_is_its_parameters(make_record: Any) -> None:
     assert any(sentence.startswith("activations") for sentence in following)
 
 
+def test_what_has_no_parameters_follows_its_neighbours(make_record: Any) -> None:
+    """Broken if a wider MLP is blamed on the activation function between its two maps."""
+
+    def mlp(width: int) -> Cell:
+        names = ("layers.0.mlp.up", "layers.0.mlp.down", "layers.1.mlp.up")
+        resident = [("", "parameters", name, "weight", width if "0.mlp" in name else 10) for name in names]
+        made = [
+            (0, ("forward", "activations", "layers.0.mlp.act", "gelu", 9 * width)),
+            (1, ("forward", "activations", "layers.1.mlp.act", "gelu", 90)),
+        ]
+        return cell(resident, [*made, *[(number, ("backward", *event[1:])) for number, event in made]], make_record)
+
+    found, following = causes(mlp(10), mlp(20))
+    assert [cause.role for cause in found] == ["parameters"]
+    assert len(following) == 1
+
+
 def test_numbered_modules_share_a_sentence(make_record: Any) -> None:
     """Broken if thirty layers that grew alike take thirty lines."""
     before, after = cell(*step(activations=(100,) * 6), make_record), cell(*step(activations=(164,) * 6), make_record)

@@ -83,6 +83,14 @@ def test_1_less_accurate_than_the_noise_allows(baseline: Path, tmp_path: Path) -
     assert "Welch's t-test" in done.stdout
 
 
+def test_one_seed_is_not_compared_and_the_green_check_says_so(baseline: Path, tmp_path: Path) -> None:
+    """Broken if a run of one seed passes for one whose accuracy was held against the baseline's."""
+    build(tmp_path / "one", [BACKPROP, CHECKPOINTING], seeds=1, curves=False)
+    done = dbbench(tmp_path / "one", "--baseline", baseline)
+    assert done.exit_code == 0, done.output
+    assert "not compared in 2 cells: test_accuracy, since the run has one seed" in done.stdout
+
+
 def test_1_time_where_it_is_asked_for(run: Path, baseline: Path, tmp_path: Path) -> None:
     """Broken if time fails a check that nobody asked for time, or passes one that somebody did."""
     slow = tmp_path / "slow"
@@ -259,6 +267,7 @@ def test_a_run_without_traces_is_compared_as_far_as_it_goes(run: Path, baseline:
         path.unlink()
     done = dbbench(run, "--baseline", baseline)
     assert done.exit_code == 0, done.output
+    assert "not compared in 2 cells: phases, since the run has no trace of it" in done.stdout
     build(tmp_path / "other", [changed(BACKPROP, activations_mib=121.0), CHECKPOINTING], curves=False, traces=False)
     done = dbbench(tmp_path / "other", "--baseline", baseline, "--json", "-")
     (cell,) = (cell for cell in json.loads(done.stdout)["cells"] if cell["outcome"] != "same")
