@@ -100,7 +100,7 @@ def known(baseline: Baseline) -> dict[Any, Any]:
 # ------------------------------------------------------------------------------------------------------- round trips
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cells=CELLS)
 def test_what_is_written_is_read_back(cells: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Broken if a name with a tab, a line end, a brace or a number in it becomes another name, or none."""
@@ -114,7 +114,7 @@ def test_what_is_written_is_read_back(cells: list[Cell], tmp_path_factory: pytes
     assert again.text() == baseline.text()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cells=CELLS)
 def test_the_file_is_sorted_and_says_each_thing_once(cells: list[Cell]) -> None:
     """Broken if the order depends on that of the cells, so that two people's files differ all over."""
@@ -139,7 +139,7 @@ def test_an_escaped_name_is_one_visible_column(text: str) -> None:
     assert not escape(text).startswith("#")
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     rows=st.dictionaries(
         st.tuples(NAME | st.builds("{}.{}".format, ODD, st.integers(0, 30)), NAME, NAME), st.integers(1, 3), max_size=12
