@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def check(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, such as runs/vision.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")] = None,
     baseline: Annotated[Path, typer.Option(metavar="FILE", help="The file that says what is expected.")] = ...,  # type: ignore[assignment]
     fake: Annotated[
         str | None, typer.Option(metavar="SUITE", help="In the place of a run: a suite's cells on fake tensors.")
@@ -51,33 +51,36 @@ def check(
     """
     from dbbench.gate.baseline import read
 
-    if (run is None) == (fake is None):
-        raise BadInput("check: give either a run's folder or --fake SUITE")
-    if run is not None and (settings or only):
-        raise BadInput("check: --set and --only choose the cells of --fake SUITE; a run's cells are what they are")
-    if prune and not update:
-        raise BadInput("check: --prune is a part of --update")
-    if time is not None and fake is not None:
-        raise BadInput("--time: fake tensors take no time; it is of a run")
-    seconds = _share(time)
-    kept = read(baseline)
+    _refuse(
+        {
+            "give either a run's folder or --fake SUITE": (run is None) == (fake is None),
+            "--set and --only choose the cells of --fake SUITE; a run's are what they are": run and (settings or only),
+            "--prune is a part of --update": prune and not update,
+            "--update compares nothing that --junit or --json could show": update and (junit or json),
+            "--time: fake tensors take no time; it is of a run": time is not None and fake is not None,
+        }
+    )
+    seconds, kept = _share(time), read(baseline)
     command = _command(run, fake, baseline, settings, only, time)
     if kept is None and not update:
-        result = _no_baseline(str(run or fake), baseline, command)
+        _tell(_no_baseline(str(run or fake), baseline, command), github, junit, json)
+    if run is not None:
+        measurement = _of_run(run, command, time is not None)
     else:
-        if run is not None:
-            measurement = _of_run(run, command, time is not None)
-        else:
-            measurement = _of_suite(str(fake), settings or [], only, command)
-        if update:
-            _write(kept, baseline, measurement, prune)
+        measurement = _of_suite(str(fake), settings or [], only, command)
+    if kept is None or update:
+        _write(kept, baseline, measurement, prune)
 
-        from dbbench.gate.check import check as compare
+    from dbbench.gate.check import check as compare
 
-        assert kept is not None
-        result = compare(kept, measurement, seconds)
-    _tell(result, github, junit, json)
-    raise typer.Exit(result.status)
+    _tell(compare(kept, measurement, seconds), github, junit, json)
+
+
+def _refuse(mistakes: dict[str, object]) -> None:
+    """Raise BadInput with the first of the ``mistakes`` that was made."""
+    for words, made in mistakes.items():
+        if made:
+            raise BadInput(f"check: {words}")
 
 
 def _share(time: str | None) -> Tolerance:
@@ -165,8 +168,11 @@ def _write(kept: Baseline | None, path: Path, measurement: Measurement, prune: b
     raise typer.Exit(MISSING_FROM_RUN if measurement.failed else FINE)
 
 
-def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | None) -> None:
-    """Put the outcome wherever it was asked for; with JSON on standard output, the words for people go beside it."""
+def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | None) -> NoReturn:
+    """Put the outcome wherever it was asked for, and end with its status.
+
+    With JSON on standard output the words for people go to standard error.
+    """
     from dbbench.gate import github as actions
     from dbbench.gate.junit import junit as to_junit
     from dbbench.gate.show import Report, commit_lines, shortened
@@ -195,6 +201,7 @@ def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | 
     elif json is not None:
         with _writing(json):
             write_atomically(json, to_json(result))
+    raise typer.Exit(result.status)
 
 
 @contextlib.contextmanager

@@ -100,8 +100,12 @@ class CellResult(BaseModel):
         return [finding for finding in self.findings if finding.verdict == "changed"]
 
     @property
+    def not_compared(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict == "not compared"]
+
+    @property
     def compared(self) -> int:
-        return sum(finding.verdict != "not compared" for finding in self.findings)
+        return len(self.findings) - len(self.not_compared)
 
 
 class Result(BaseModel):

@@ -55,9 +55,7 @@ def _left_out(result: Result) -> list[str]:
     """Say which figures were not compared, and why, so that a green check is not taken for more than it is."""
     cells: Counter[tuple[str, str]] = Counter()
     for cell in result.cells:
-        left = {
-            (f.group if f.group in _PARTS else f.metric, f.why) for f in cell.findings if f.verdict == "not compared"
-        }
+        left = {(f.group if f.group in _PARTS else f.metric, f.why) for f in cell.not_compared}
         cells.update(pair for pair in left if pair[0] != SECONDS and not pair[1].startswith(ONE_SIDED))
     return [f"not compared in {count} cells: {what}, since {why}" for (what, why), count in sorted(cells.items())]
 
@@ -120,8 +118,8 @@ def _cell(cell: CellResult, rows: int) -> list[Block]:
     for place, cause in enumerate(cell.causes):
         lines += _cause(cause, "" if place == 0 else "besides: ")
     lines += [f"this follows from it: {sentence}" for sentence in cell.following]
-    not_compared = [f for f in cell.findings if f.verdict == "not compared"] if cell.outcome == "not compared" else []
-    lines += [f"{finding.metric} is not compared: {finding.why}" for finding in not_compared]
+    if cell.outcome == "not compared":
+        lines += [f"{finding.metric} is not compared: {finding.why}" for finding in cell.not_compared]
     lines += cell.notes
     if lines:
         found.append(Lines(lines))

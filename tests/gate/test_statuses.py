@@ -111,6 +111,7 @@ def test_1_time_where_it_is_asked_for(run: Path, baseline: Path, tmp_path: Path)
         ([], "give either a run's folder or --fake SUITE"),
         (["RUN", "--fake", "smoke"], "give either"),
         (["RUN", "--only", "seed=0"], "--only choose the cells of --fake"),
+        (["RUN", "--update", "--json", "-"], "--update compares nothing"),
         (["RUN", "--prune"], "--prune is a part of --update"),
         (["--fake", "smoke", "--time", "20%"], "fake tensors take no time"),
         (["RUN", "--time", "soon"], "--time: 'soon' is no tolerance"),
