@@ -42,10 +42,9 @@ def summary(result: Result) -> list[str]:
     """Return what holds of the check as a whole."""
     same = sum(cell.outcome == "same" for cell in result.cells)
     torch = f", torch {', '.join(result.torch)}" if result.torch else ""
-    lines = [
-        f"{result.measured}{torch}: {len(result.cells)} cells, {same} of them the same; {result.compared:,} figures "
-        "compared"
-    ]
+    cells = "1 cell" if len(result.cells) == 1 else f"{len(result.cells)} cells"
+    counts = f"{cells}, {same} of them the same; {result.compared:,} figures compared"
+    lines = [f"{result.measured}{torch}: {counts}"]
     if len(result.statuses) > 1:
         lines.append(f"all that applies: {'; '.join(words(status) for status in result.statuses)}")
     return [*lines, *_left_out(result), *result.notes]
@@ -141,9 +140,11 @@ def _changes(changed: Sequence[Finding], most: int) -> list[Block]:
         difference = f"{sign}{size:,}" if isinstance(size, int) else f"{sign}{size:.4g}"
         ends = [figure(value) for value in (finding.expected, finding.measured)]
         share = percent(finding.difference, finding.expected) if finding.expected else "new"
-        rows.append([finding.metric, finding.why, *ends, difference, share, finding.tolerance])
-    header = ["figure", "", "expected", "measured", "difference", "change", "tolerance"]
-    found: list[Block] = [Grid(header, rows, words=2, names=2)]
+        rows.append([finding.metric, *ends, difference, share, finding.tolerance])
+    header = ["figure", "expected", "measured", "difference", "change", "tolerance"]
+    found: list[Block] = [Grid(header, rows, names=0)]
+    reasons = [f"{finding.metric}: {finding.why}" for finding in shown if finding.why]
+    found += [Lines(reasons)] if reasons else []
     if len(shown) < len(order):
         found.append(Lines([f"and {len(order) - len(shown)} more figures (--json has them all)"]))
     return found
