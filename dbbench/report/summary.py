@@ -15,11 +15,12 @@ from rich.console import Console
 
 from dbbench.errors import BadInput
 from dbbench.report import sections, tables, text
+from dbbench.report.document import Block, Bullets, Section, markdown, markdown_section, plain
 from dbbench.report.figure_style import NothingToDraw
 from dbbench.report.figure_timeline import replay
 from dbbench.report.figures import figures_of, write_figures
 from dbbench.report.run import Run, load
-from dbbench.report.verdict import LEVEL, bullets, verdict
+from dbbench.report.verdict import bullets, verdict
 from dbbench.results.roles import ROLES
 from dbbench.results.store import write_atomically
 
@@ -46,47 +47,32 @@ def print_summary(folder: Path, console: Console) -> None:
     table = tables.comparison(run)
     for grid in tables.rich_tables(table):
         console.print(grid)
-    console.print(_unescaped(verdict(run, table)), markup=False, highlight=False)
+    console.print(plain(verdict(run, table)), markup=False, highlight=False)
     for problem in run.problems:
         console.print(f"left out: {problem}", markup=False, highlight=False)
 
 
 def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> str:
     """Return ``summary.md``."""
-    parts = [f"# {text.escaped(run.name)}: what training costs and what it learns", verdict(run, table)]
-    unfinished = [r for r in run.records if r.row.status != "ok"]
-    absent = run.without_record
-    if unfinished or absent:
-        count = len(run.records) + len(absent)
-        line = f"**{len(unfinished)} of {count} cells did not finish**"
-        line += f", and {len(absent)} left no record: {', '.join(map(text.code, absent))}" if absent else ""
-        parts.append(f"{line}. Means are over the seeds that did finish; n says how many.")
+    title = f"# {text.escaped(run.name)}: what training costs and what it learns"
     each = bullets(run, table)
-    if each:
-        tests = sum("Welch" in line for line in each)
-        note = (
-            f"{tests} tests at the {100 * LEVEL:.0f} % level, not corrected for their number. With few seeds only "
-            "large differences can be told from noise, so a difference that is not larger is not shown to be zero."
-        )
-        parts += ["\n".join(f"- {line}" for line in each), *([note] if tests else [])]
-    if run.problems:
-        lines = "\n".join(f"- {text.escaped(problem)}" for problem in run.problems)
-        parts += ["## Problems with this folder", f"Left out of everything below:\n\n{lines}"]
-    if (table["status"] == "ok").any():
-        parts += ["## Result and cost", tables.markdown_cost(table)]
-        parts += ["## Memory at the peak of a training step, MiB", tables.markdown_memory(table)]
-    if (table["status"] != "ok").any():
-        parts += ["## Cells that did not finish", tables.markdown_failed(table)]
-    parts += ["## Budget", sections.budget(table)]
-    parts += ["## Figures", *_figures(table, undrawn)]
-    parts += ["## Set-up of each variant", sections.set_up(run, table)]
-    parts += ["## Other metrics, and other ways of predicting", sections.other_metrics(run)]
-    parts += ["## Inference, device and energy", sections.other_costs(table)]
-    parts += ["## Retained and other, by holder", sections.holders(run)]
-    parts += ["## Definitions", sections.definitions()]
-    parts += ["## Where these figures come from", sections.provenance(run)]
-    parts += ["## What was not measured", sections.not_measured(run)]
+    opening: list[Block] = [verdict(run, table), sections.unfinished(run), Bullets(each), sections.note_on_tests(each)]
+    parts = [title, *(shown for block in opening if (shown := markdown(block)))]
+    above, below = report_sections(run, table)
+    parts += [*map(markdown_section, above), "## Figures", *_figures(table, undrawn), *map(markdown_section, below)]
     return "\n\n".join(parts) + "\n"
+
+
+def report_sections(run: Run, table: pd.DataFrame) -> tuple[list[Section], list[Section]]:
+    """Return what stands above the figures and what stands below them, in the order of every report of a run."""
+    finished = table["status"] == "ok"
+    above = [sections.problems(run)] if run.problems else []
+    above += [sections.results(table), sections.memory(table)] if finished.any() else []
+    above += [] if finished.all() else [sections.failed(table)]
+    above.append(sections.budget(table))
+    below = [sections.set_up(run, table), sections.other_metrics(run), sections.other_costs(table)]
+    below += [sections.holders(run), sections.definitions(), sections.provenance(run), sections.not_measured(run)]
+    return above, below
 
 
 def _figures(table: pd.DataFrame, undrawn: dict[str, str]) -> list[str]:
@@ -128,8 +114,3 @@ def _trace_problem(trace: pd.DataFrame, row: dict[str, object]) -> str:
     split = dict(zip(ROLES, np.asarray(step.live[step.peak_event]).tolist(), strict=True))
     wrong = [role for role in ROLES if row[f"{role}_bytes"] is not None and split[role] != row[f"{role}_bytes"]]
     return f"holds other bytes of {', '.join(wrong)} at the peak than its record" if wrong else ""
-
-
-def _unescaped(markdown: str) -> str:
-    """The terminal shows a sentence without the marks that Markdown needs."""
-    return markdown.replace("\\", "").replace("`", "")
