@@ -17,6 +17,7 @@ import pandas as pd
 from dbbench.report import text
 
 CODE, DATA, STRONG = ("\x01", "\x02"), ("\x03", "\x04"), ("\x05", "\x06")
+_IN_A_ROW = 24
 _CODE, _DATA = (re.compile(f"{start}([^{end}]*){end}") for start, end in (CODE, DATA))
 
 
@@ -85,8 +86,9 @@ def name(label: Any) -> Cell:
 
 
 def codes(labels: Sequence[str]) -> str:
-    """Names in a row, with commas."""
-    return ", ".join(map(code, labels))
+    """Names in a row, with commas; past two dozen they are counted."""
+    rest = f" and {len(labels) - _IN_A_ROW:,} more" if len(labels) > _IN_A_ROW else ""
+    return ", ".join(map(code, labels[:_IN_A_ROW])) + rest
 
 
 def plain(marked: str) -> str:

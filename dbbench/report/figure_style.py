@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,11 @@ _METADATA: dict[str, dict[str, Any]] = {
 }
 
 
+_HATCH = re.compile(r'<pattern [^>]*>\s*<rect [^>]*/>\s*<path d="(?P<outline>[^"]*)".*?</pattern>', re.DOTALL)
+_OUTLINE = re.compile(r' d="[^"]*"')
+_DIGITS = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is finer than any screen
+
+
 class NothingToDraw(Exception):
     """A figure has no data; its text says which, and stands in the report in the figure's place."""
 
@@ -95,6 +101,31 @@ def save_as(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix[1:], dpi=PNG_DPI, metadata=_METADATA[suffix])
     write_atomically(path, buffer.getvalue())
+
+
+def as_svg(figure: Figure) -> str:
+    """Return ``figure`` as an SVG document, glyphs as paths, without dates or versions: the same text on every build.
+
+    Its ids are hashes salted alike in every figure, so several of these go into one page as images, not inline.
+    """
+    buffer = io.BytesIO()
+    nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    smaller = _HATCH.sub(_one_period, buffer.getvalue().decode("utf-8"))
+    return _OUTLINE.sub(lambda found: _DIGITS.sub(r"\1", found[0]).replace("\n", ""), smaller)
+
+
+def _one_period(pattern: re.Match[str]) -> str:
+    """Cut a hatch of circles to one period: matplotlib writes a tile of 72 points, half a megabyte of circles."""
+    circles = [f"M{part}" for part in pattern["outline"].split("M") if part.strip()]
+    if "C" not in circles[0] or not circles[0].rstrip().endswith("z"):
+        return pattern[0]
+    places = [(float(x), float(y)) for x, y in (circle.split()[1:3] for circle in circles)]
+    heights = sorted({y for _, y in places})
+    period = 2 * round(heights[1] - heights[0], 3)  # every other row is shifted
+    near = [c for c, (x, y) in zip(circles, places, strict=True) if max(abs(x), abs(y)) <= 2 * period]
+    tile = pattern[0].replace(pattern["outline"], "".join(near))
+    return tile.replace('width="72" height="72"', f'width="{period:g}" height="{period:g}"', 1)
 
 
 def width_points(figure: Figure, words: str) -> float:

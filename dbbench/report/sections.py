@@ -24,6 +24,18 @@ _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "db
 _DIFFERENT_SHOWN = 4
 
 
+def of_report(run: Run, table: pd.DataFrame) -> tuple[list[Section], list[Section]]:
+    """Return what stands above the figures and what stands below them, in the order of every report of a run."""
+    finished = table["status"] == "ok"
+    above = [problems(run)] if run.problems else []
+    above += [results(table), memory(table)] if finished.any() else []
+    above += [] if finished.all() else [failed(table)]
+    above.append(budget(table))
+    below = [set_up(run, table), other_metrics(run), other_costs(table)]
+    below += [holders(run), definitions(), provenance(run), not_measured(run)]
+    return above, below
+
+
 def unfinished(run: Run) -> str:
     """How many cells did not finish or left no record, and which; '' where all finished."""
     lost = [record for record in run.records if record.row.status != "ok"]
@@ -81,7 +93,7 @@ def set_up(run: Run, table: pd.DataFrame) -> Section:
     for _, row in table[table["status"] == "ok"].iterrows():
         network = f"{row['network']} {row['network_size']}, {row['depth']} layers"
         cells = [name(row["variant"]), words(row["method"]), words(network)]
-        cells += [words(row["blocks"]), words(row["residency"]), figure(text.share, row["swap_share"])]
+        cells += [figure(text.whole, row["blocks"]), words(row["residency"]), figure(text.share, row["swap_share"])]
         cells += [figure(text.mib, row["host_transfer_bytes_per_step"])]
         cells += [words(f"{row['optimizer']} ({row['optimizer_implementation']})"), words(row["precision"])]
         cells += [figure(text.mib, row["shared_parameters_bytes"]), figure(text.whole, row["shared_updates"])]

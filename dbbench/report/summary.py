@@ -1,4 +1,4 @@
-"""The page of a run: everything a reader needs to believe its table, built from the run's folder alone.
+"""The report of a run: everything a reader needs to believe its table, built from the run's folder alone.
 
     write_report(Path("runs/vision"))
 
@@ -15,10 +15,11 @@ from rich.console import Console
 
 from dbbench.errors import BadInput
 from dbbench.report import sections, tables, text
-from dbbench.report.document import Block, Bullets, Section, markdown, markdown_section, plain
+from dbbench.report.document import Block, Bullets, markdown, markdown_section, plain
 from dbbench.report.figure_style import NothingToDraw
 from dbbench.report.figure_timeline import replay
 from dbbench.report.figures import figures_of, write_figures
+from dbbench.report.page import write_page
 from dbbench.report.run import Run, load
 from dbbench.report.verdict import bullets, verdict
 from dbbench.results.roles import ROLES
@@ -26,7 +27,7 @@ from dbbench.results.store import write_atomically
 
 
 def write_report(folder: Path) -> list[str]:
-    """Build result tables, ``summary.md``, ``summary.csv`` and ``figures/`` of the run in ``folder``.
+    """Build result tables, ``summary.md``, ``summary.csv``, ``report.html`` and ``figures/`` of the run in ``folder``.
 
     Returns one line for each file that could not be used; they are printed in the summary too, and the rest of the
     report is built without them. Raises BadInput where not one record can be read.
@@ -38,6 +39,7 @@ def write_report(folder: Path) -> list[str]:
     undrawn = write_figures(run, table)
     write_atomically(folder / "summary.csv", tables.to_csv(table))
     write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
+    write_page(folder / "report.html", [run])
     return run.problems
 
 
@@ -58,21 +60,9 @@ def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> 
     each = bullets(run, table)
     opening: list[Block] = [verdict(run, table), sections.unfinished(run), Bullets(each), sections.note_on_tests(each)]
     parts = [title, *(shown for block in opening if (shown := markdown(block)))]
-    above, below = report_sections(run, table)
+    above, below = sections.of_report(run, table)
     parts += [*map(markdown_section, above), "## Figures", *_figures(table, undrawn), *map(markdown_section, below)]
     return "\n\n".join(parts) + "\n"
-
-
-def report_sections(run: Run, table: pd.DataFrame) -> tuple[list[Section], list[Section]]:
-    """Return what stands above the figures and what stands below them, in the order of every report of a run."""
-    finished = table["status"] == "ok"
-    above = [sections.problems(run)] if run.problems else []
-    above += [sections.results(table), sections.memory(table)] if finished.any() else []
-    above += [] if finished.all() else [sections.failed(table)]
-    above.append(sections.budget(table))
-    below = [sections.set_up(run, table), sections.other_metrics(run), sections.other_costs(table)]
-    below += [sections.holders(run), sections.definitions(), sections.provenance(run), sections.not_measured(run)]
-    return above, below
 
 
 def _figures(table: pd.DataFrame, undrawn: dict[str, str]) -> list[str]:

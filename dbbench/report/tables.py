@@ -229,7 +229,7 @@ def memory(table: pd.DataFrame) -> list[Block]:
         cells = [named(row["variant"]), figure(text.mib, row["peak_bytes"]), figure(text.times, row["peak_ratio"])]
         cells += [figure(text.mib, row[f"{role}_bytes"]) for role in shown]
         cells += [figure(text.mib, row["activations_own_peak_bytes"])]
-        rows.append([*cells, words(row["peak_phase"]), words(row["peak_block"])])
+        rows.append([*cells, words(row["peak_phase"]), figure(text.whole, row["peak_block"])])
     return [Grid(header, rows), *([f"Zero at every peak: {', '.join(zero)}."] if zero else [])]
 
 

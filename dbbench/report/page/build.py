@@ -1,0 +1,218 @@
+"""Builds the page: everything it shows is computed here or in the rooms that ``summary.md`` takes it from.
+
+The same folders give the same bytes: there is no date, no random id and no path of the machine in it. Without a traced
+step it carries no charting library.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from dbbench.report import sections, tables, text
+from dbbench.report.document import Bullets
+from dbbench.report.figure_style import NothingToDraw, as_svg
+from dbbench.report.figure_style import page as figure_page
+from dbbench.report.figures import figures_of
+from dbbench.report.page.alternatives import alternative
+from dbbench.report.page.between import between
+from dbbench.report.page.library import Library, plotly_js, policy_source
+from dbbench.report.page.markup import ListView, SectionView, block_view, inline, safe_json, section_view
+from dbbench.report.page.timelines import TIMELINES, choose, payload
+from dbbench.report.page.trees import trees
+from dbbench.report.palette import ROLE_FILLS, ROLE_NAMES
+from dbbench.report.run import Run
+from dbbench.report.verdict import bullets, verdict
+from dbbench.results.roles import ROLES
+from dbbench.results.store import write_atomically
+
+#: Rows of the tables that a reader compares; the others list fewer.
+_COMPARED_ROWS = 400
+_COMPARED = ("Result and cost", "Memory at the peak of a training step, MiB")
+#: Tables of words, which nobody sorts.
+_UNSORTED = ("Definitions", "Where these figures come from")
+_CAPTIONS = {
+    "Result and cost": "Mean ± sd over n seeds, and cost; × backprop is relative to backprop on the same network.",
+    "Memory at the peak of a training step, MiB": "Live tensor bytes at the peak by role; the roles sum to the peak.",
+    "Cells that did not finish": "A row for each cell that did not finish, with its error and its log.",
+    "Budget": "What was made equal for each variant, and what that left unequal.",
+    "Set-up of each variant": "Method, residency, optimizer and shared parts of each variant.",
+    "Other metrics, and other ways of predicting": "On the same split as the headline.",
+    "Inference, device and energy": "Of one prediction, by the device's own account, and of the whole training.",
+    "Retained and other, by holder": "What is retained or other at each variant's peak, by the name that holds it.",
+    "Definitions": "The words of this report.",
+    "Where these figures come from": "Environment, data, tuning and seeds.",
+}
+#: Seven points, the size of a figure's text, are 13 pixels on the page.
+_PIXELS_PER_INCH = 134
+#: An SVG beyond this is left to its PDF: a page has 5 MB for everything.
+_SVG_BYTES = 700_000
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure for the template: an image as a data URI, or the reason why there is none."""
+
+    id: str
+    title: str
+    caption: str
+    alternative: str
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class VerdictView:
+    """What one run shows; ``name`` is '' where the page is of one run."""
+
+    name: str
+    sentences: Markup
+    unfinished: Markup
+    each: ListView
+    note: Markup
+
+
+def write_page(path: Path, runs: Sequence[Run]) -> None:
+    """Write the page of ``runs``, one or several, to ``path``. Their figures stand side by side, ratios within each."""
+    write_atomically(path, page_html(runs).encode("utf-8"))
+
+
+def page_html(runs: Sequence[Run]) -> str:
+    """Return the page of ``runs``: one HTML document that asks for nothing else."""
+    names = _names(runs)
+    whole = _whole(runs)
+    table = tables.comparison(whole)
+    timelines = choose(runs, names)
+    held = trees(runs, names, timelines.chosen)
+    library = plotly_js() if timelines.chosen else Library("", "")
+    script = _file("page.js") + (_file("timeline.js") if timelines.chosen else "")
+    above, below = (list(map(_section_view, part)) for part in sections.of_report(whole, table))
+    roles = {role for tree in held.trees for role in tree.root.roles}
+    return _template().render(
+        title=_title(runs, names),
+        style=Markup(_file("page.css")),
+        script=Markup(script),
+        policy=f"{policy_source(script.encode())} {library.policy_source}".strip(),
+        verdicts=[_verdict_view(run, name, i) for i, (run, name) in enumerate(zip(runs, names, strict=True))],
+        between=_between_views(runs, names),
+        above=above,
+        figures=[_figure_view(whole, table, name) for name in figures_of(table)],
+        timeline=safe_json(payload(timelines.chosen)) if timelines.chosen else "",
+        timelines=timelines,
+        timelines_most=TIMELINES,
+        library=library.packed,
+        held=held,
+        roles=[(ROLE_NAMES[role], ROLE_FILLS[role].color) for role in ROLES if role in roles],
+        below=below,
+    )
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return what the page calls each run: '' for one alone, else its folder's name, numbered where two share it."""
+    if len(runs) == 1:
+        return [""]
+    found: list[str] = []
+    for run in runs:
+        name = run.folder.path.resolve().name
+        found.append(name if name not in found else f"{name} ({1 + sum(n.startswith(name) for n in found)})")
+    return found
+
+
+def _whole(runs: Sequence[Run]) -> Run:
+    if len(runs) == 1:
+        return runs[0]
+    from dbbench.report.together import together  # type: ignore[import-not-found]
+
+    return together(runs)
+
+
+def _between_views(runs: Sequence[Run], names: Sequence[str]) -> list[SectionView]:
+    pairs = between(runs, names) if len(runs) > 1 else []
+    return [
+        section_view(pair, f"between-{i}", f"{pair.title}, figure by figure.", rows=_COMPARED_ROWS)
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
+    named = [text.printable(name or run.name) for run, name in zip(runs, names, strict=True)]
+    return f"{', '.join(named)}: what training costs and what it learns"
+
+
+def _verdict_view(run: Run, name: str, place: int) -> VerdictView:
+    own = tables.comparison(run)
+    each = bullets(run, own)
+    listed = block_view(Bullets(each), f"each-{place}", "")
+    assert isinstance(listed, ListView)
+    said = (verdict(run, own), sections.unfinished(run), sections.note_on_tests(each))
+    sentences, unfinished, note = map(inline, said)
+    return VerdictView(text.printable(name), sentences, unfinished, listed, note)
+
+
+def _section_view(section: sections.Section) -> SectionView:
+    name = re.sub("[^a-z]+", "-", section.title.lower()).strip("-")
+    rows = {"rows": _COMPARED_ROWS} if section.title in _COMPARED else {}
+    caption = _CAPTIONS.get(section.title, section.title)
+    return section_view(section, name, caption, sortable=section.title not in _UNSORTED, **rows)
+
+
+def _figure_view(run: Run, table: pd.DataFrame, name: str) -> FigureView:
+    draw, caption = figures_of(table)[name]
+    title, id = name.replace("_", " "), f"figure-{name.replace('_', '-')}"
+    with figure_page():
+        try:
+            figure = draw(run, table)
+            body = as_svg(figure).encode()
+        except NothingToDraw as reason:
+            return FigureView(id, title, caption, "", reason=f"not drawn, {reason}")
+    if len(body) > _SVG_BYTES:
+        return FigureView(id, title, caption, "", reason=f"too large for a page; it is in figures/{name}.pdf")
+    uri = f"data:image/svg+xml;base64,{base64.b64encode(body).decode('ascii')}"
+    width, height = (round(float(inches) * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return FigureView(id, title, caption, alternative(name, table), uri, width, height)
+
+
+def _file(name: str) -> str:
+    return (resources.files(__package__) / "files" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"sized": sized, "share": _share, "code_list": _code_list}
+    environment.globals["color_of"] = {role: fill.color for role, fill in ROLE_FILLS.items()}
+    return environment.get_template("page.html.j2")
+
+
+def sized(size_bytes: int) -> str:
+    """Bytes in the unit that keeps them readable: MiB, KiB or B."""
+    if size_bytes >= 2**20 / 10:
+        return f"{size_bytes / 2**20:,.2f} MiB"
+    return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes >= 2**10 else f"{size_bytes} B"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else text.MISSING
+
+
+def _code_list(labels: Sequence[str]) -> Markup:
+    return inline(sections.codes(list(labels)))
