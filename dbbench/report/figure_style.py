@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from matplotlib.text import Text
 
 from dbbench.errors import BadInput
 from dbbench.report.palette import Fill
+from dbbench.report.svg import smaller
 from dbbench.results.store import write_atomically
 
 SINGLE_COLUMN_INCHES = 3.35
@@ -60,11 +60,6 @@ _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
-
-
-_HATCH = re.compile(r'<pattern [^>]*>\s*<rect [^>]*/>\s*<path d="(?P<outline>[^"]*)".*?</pattern>', re.DOTALL)
-_OUTLINE = re.compile(r' d="[^"]*"')
-_DIGITS = re.compile(r"(\.\d\d)\d+")  # a hundredth of a point is finer than any screen
 
 
 class NothingToDraw(Exception):
@@ -111,21 +106,7 @@ def as_svg(figure: Figure) -> str:
     buffer = io.BytesIO()
     nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
     figure.savefig(buffer, format="svg", metadata=nothing)
-    smaller = _HATCH.sub(_one_period, buffer.getvalue().decode("utf-8"))
-    return _OUTLINE.sub(lambda found: _DIGITS.sub(r"\1", found[0]).replace("\n", ""), smaller)
-
-
-def _one_period(pattern: re.Match[str]) -> str:
-    """Cut a hatch of circles to one period: matplotlib writes a tile of 72 points, half a megabyte of circles."""
-    circles = [f"M{part}" for part in pattern["outline"].split("M") if part.strip()]
-    if "C" not in circles[0] or not circles[0].rstrip().endswith("z"):
-        return pattern[0]
-    places = [(float(x), float(y)) for x, y in (circle.split()[1:3] for circle in circles)]
-    heights = sorted({y for _, y in places})
-    period = 2 * round(heights[1] - heights[0], 3)  # every other row is shifted
-    near = [c for c, (x, y) in zip(circles, places, strict=True) if max(abs(x), abs(y)) <= 2 * period]
-    tile = pattern[0].replace(pattern["outline"], "".join(near))
-    return tile.replace('width="72" height="72"', f'width="{period:g}" height="{period:g}"', 1)
+    return smaller(buffer.getvalue().decode("utf-8"))
 
 
 def width_points(figure: Figure, words: str) -> float:

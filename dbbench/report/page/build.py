@@ -29,7 +29,7 @@ from dbbench.report.page.between import between
 from dbbench.report.page.library import Library, plotly_js, policy_source
 from dbbench.report.page.markup import ListView, SectionView, block_view, inline, safe_json, section_view
 from dbbench.report.page.timelines import TIMELINES, choose, payload
-from dbbench.report.page.trees import trees
+from dbbench.report.page.trees import Node, trees
 from dbbench.report.palette import ROLE_FILLS, ROLE_NAMES
 from dbbench.report.run import Run
 from dbbench.report.verdict import bullets, verdict
@@ -55,8 +55,8 @@ _CAPTIONS = {
 }
 #: Seven points, the size of a figure's text, are 13 pixels on the page.
 _PIXELS_PER_INCH = 134
-#: An SVG beyond this is left to its PDF: a page has 5 MB for everything.
-_SVG_BYTES = 700_000
+#: A page has 5 MB for everything, 2 MB of it the charting library. A figure that no longer fits is left to its PDF.
+_FIGURES_BYTES = 1_400_000
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,19 @@ def page_html(runs: Sequence[Run]) -> str:
     roles = {role for tree in held.trees for role in tree.root.roles}
     return _template().render(
         title=_title(runs, names),
-        style=Markup(_file("page.css")),
+        style=Markup(_file("page.css") + _role_colours()),
         script=Markup(script),
         policy=f"{policy_source(script.encode())} {library.policy_source}".strip(),
         verdicts=[_verdict_view(run, name, i) for i, (run, name) in enumerate(zip(runs, names, strict=True))],
         between=_between_views(runs, names),
         above=above,
-        figures=[_figure_view(whole, table, name) for name in figures_of(table)],
+        figures=_figure_views(whole, table),
         timeline=safe_json(payload(timelines.chosen)) if timelines.chosen else "",
         timelines=timelines,
         timelines_most=TIMELINES,
         library=library.packed,
         held=held,
-        roles=[(ROLE_NAMES[role], ROLE_FILLS[role].color) for role in ROLES if role in roles],
+        roles=[(role, ROLE_NAMES[role]) for role in ROLES if role in roles],
         below=below,
     )
 
@@ -168,6 +168,18 @@ def _section_view(section: sections.Section) -> SectionView:
     return section_view(section, name, caption, sortable=section.title not in _UNSORTED, **rows)
 
 
+def _figure_views(run: Run, table: pd.DataFrame) -> list[FigureView]:
+    found, room = [], _FIGURES_BYTES
+    for name in figures_of(table):
+        view = _figure_view(run, table, name)
+        if len(view.uri) > room:
+            reason = f"too large for this page; it is in figures/{name}.pdf"
+            view = FigureView(view.id, view.title, view.caption, "", reason=reason)
+        room -= len(view.uri)
+        found.append(view)
+    return found
+
+
 def _figure_view(run: Run, table: pd.DataFrame, name: str) -> FigureView:
     draw, caption = figures_of(table)[name]
     title, id = name.replace("_", " "), f"figure-{name.replace('_', '-')}"
@@ -177,8 +189,6 @@ def _figure_view(run: Run, table: pd.DataFrame, name: str) -> FigureView:
             body = as_svg(figure).encode()
         except NothingToDraw as reason:
             return FigureView(id, title, caption, "", reason=f"not drawn, {reason}")
-    if len(body) > _SVG_BYTES:
-        return FigureView(id, title, caption, "", reason=f"too large for a page; it is in figures/{name}.pdf")
     uri = f"data:image/svg+xml;base64,{base64.b64encode(body).decode('ascii')}"
     width, height = (round(float(inches) * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
     return FigureView(id, title, caption, alternative(name, table), uri, width, height)
@@ -198,8 +208,7 @@ def _template() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"sized": sized, "share": _share, "code_list": _code_list}
-    environment.globals["color_of"] = {role: fill.color for role, fill in ROLE_FILLS.items()}
+    environment.filters |= {"sized": sized, "share": _share, "code_list": _code_list, "widths": _widths}
     return environment.get_template("page.html.j2")
 
 
@@ -208,6 +217,16 @@ def sized(size_bytes: int) -> str:
     if size_bytes >= 2**20 / 10:
         return f"{size_bytes / 2**20:,.2f} MiB"
     return f"{size_bytes / 2**10:,.1f} KiB" if size_bytes >= 2**10 else f"{size_bytes} B"
+
+
+def _role_colours() -> str:
+    return "".join(f".role-{role} {{ background: {fill.color}; }}\n" for role, fill in ROLE_FILLS.items())
+
+
+def _widths(node: Node, total: int) -> list[tuple[str, str]]:
+    """Return each role's share of a bar in per cent, as far as it can be seen."""
+    shares = ((role, 100 * size / total) for role, size in node.roles.items() if total)
+    return [(role, f"{share:.1f}") for role, share in shares if share >= 0.5]
 
 
 def _share(part: int, whole: int) -> str:

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 from dbbench.report.document import CODE, DATA, STRONG, Block, Bullets, Cell, Section, plain
 
-#: A page lists so many rows of a table and lines of a list; what is left out is counted, and is in summary.md.
+#: A page lists so many rows of a table and lines of a list; what is left out is counted.
 ROWS, LINES = 150, 60
 #: A longer text in a cell, such as an error with its traceback, is cut; the record has the rest.
 CELL_CHARACTERS = 600
@@ -107,4 +107,4 @@ def _cell(cell: Cell) -> CellView:
 
 
 def _left_out(count: int, shown: int, words: str) -> str:
-    return f"The first {shown:,} of {count:,} {words}; the rest is in summary.md." if count > shown else ""
+    return f"The first {shown:,} of {count:,} {words}; the rest is in the run's folder." if count > shown else ""

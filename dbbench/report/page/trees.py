@@ -20,7 +20,7 @@ from dbbench.results.roles import ROLES
 
 NO_MODULE = "(no module)"
 #: The page lists so many nodes over all its trees, and so many below one node.
-NODES, CHILDREN = 5000, 60
+NODES, CHILDREN = 4000, 60
 
 
 @dataclass

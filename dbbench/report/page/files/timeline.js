@@ -2,7 +2,7 @@
 // ---- the timeline: plotly draws it, from the data of the page; it is unpacked from the page itself ----
 const MIB = 1024 * 1024;
 const PATTERNS = { "/": "/", "\\": "\\", ".": ".", x: "x", "+": "+", o: "." };
-const DARK_BANDS = { setup: "#15171a", swap: "#3a2430", forward: "#15171a", backward: "#2a2d31", recompute: "#3a3120", optimizer: "#1d303d", inference: "#1f3329" };
+const DARK_BANDS = { setup: "#15171a", swap: "#3a2430", forward: "#15171a", backward: "#31353a", recompute: "#3a3120", optimizer: "#1d303d", inference: "#1f3329" };
 const element = (id) => document.getElementById(id);
 
 function mib(bytes) {
