@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -55,7 +56,7 @@ def test_a_timeline_reads_back_as_the_live_bytes_of_the_traced_step(tmp_path):
     assert {role: int(sizes[0]) for role, sizes in roles.items()} == {r: opening[r] for r in roles}
     total = sum(roles.values())
     assert total[variant["peak"]] == total.max() == record_of(USUAL[0], 0).row.peak_bytes
-    assert [band[:2] for band in variant["bands"]][0][0] == 0 and variant["bands"][-1][1] == len(instants)
+    assert variant["bands"][0][0] == 0 and variant["bands"][-1][1] == len(instants)
     for start, end, phase in variant["bands"]:
         assert {row.phase for _, row in instants[start:end]} == {phase}
 
@@ -200,7 +201,7 @@ def test_a_stepped_area_keeps_its_outline_in_fewer_points(steps):
     assert area(small) == pytest.approx(area(points))
     assert set(small) <= set(points)
     assert {max(p) for p in zip(*small, strict=True)} <= {max(p) for p in zip(*points, strict=True)}
-    assert all(one != two for one, two in zip(small, small[1:], strict=False))
+    assert all(one != two for one, two in pairwise(small))
 
 
 def drawn(hatch: str) -> str:
