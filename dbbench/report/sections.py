@@ -13,7 +13,7 @@ from dbbench.report.definitions import DEFINITIONS
 from dbbench.report.run import Run
 from dbbench.report.tables import BUDGET_HEADER, budget_cells
 from dbbench.results.frames import final_metric, mean_sd
-from dbbench.results.record import Held, Record
+from dbbench.results.record import Held
 from dbbench.results.store import ITEMISED
 
 _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "dbbench")
@@ -155,12 +155,12 @@ def not_measured(run: Run) -> str:
     """The union of what the cells say they could not measure, with the reason, and the ops without a FLOP formula."""
     reasons: dict[tuple[str, str], list[str]] = {}
     ops: dict[tuple[str, int], list[str]] = {}
-    for record in run.records:
-        label = _label(run, record)
-        for name, reason in record.unavailable.items():
-            reasons.setdefault((name, reason), []).append(label)
-        for op, count in record.uncounted.items():
-            ops.setdefault((op, count), []).append(label)
+    for configuration in run.configurations:
+        for record in configuration.records:
+            for name, reason in record.unavailable.items():
+                reasons.setdefault((name, reason), []).append(configuration.label)
+            for op, count in record.uncounted.items():
+                ops.setdefault((op, count), []).append(configuration.label)
     lines = [f"- {text.code(label)}: never measured, the cell left no record" for label in run.without_record]
     lines += [
         f"- {text.code(name)}: {text.escaped(reason)} ({_who(run, labels)})"
@@ -183,11 +183,6 @@ def _who(run: Run, labels: Iterable[str]) -> str:
 
 def _codes(labels: Iterable[str]) -> str:
     return ", ".join(text.code(label) for label in labels)
-
-
-def _label(run: Run, record: Record) -> str:
-    wanted = record.row.config_hash
-    return next(c.label for c in run.configurations if any(r.row.config_hash == wanted for r in c.records))
 
 
 def _plain(value: object) -> str:

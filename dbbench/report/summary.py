@@ -96,7 +96,8 @@ def _figures(table: pd.DataFrame, undrawn: dict[str, str]) -> list[str]:
         if name in undrawn:
             found.append(f"*{title}*: not drawn, {text.escaped(undrawn[name])}.")
         else:
-            found.append(f"![{title}](figures/{name}.png)\n\n{caption} ([PDF](figures/{name}.pdf))")
+            files = f"[PDF](figures/{name}.pdf), [in one column](figures/{name}_one_column.pdf)"
+            found.append(f"![{title}](figures/{name}.png)\n\n{caption} ({files})")
     return found
 
 

@@ -132,13 +132,12 @@ def _compared_size(ratio: float) -> str:
 
 
 def _values(run: Run, label: str) -> list[float]:
-    configuration = next(c for c in run.configurations if c.label == label)
+    configuration = run.configuration(label)
     return [record.row.metric_value for record in configuration.finished if record.row.metric_value is not None]
 
 
 def _base_label(run: Run, row: pd.Series) -> str:
-    configuration = next(c for c in run.configurations if c.label == row["variant"])
-    reference = run.reference(configuration)
+    reference = run.reference(run.configuration(row["variant"]))
     return reference.label if reference else ""
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from dbbench.errors import BadInput
-from dbbench.results.frames import metrics_frame, results_frame
+from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
 from dbbench.results.record import SCHEMA_VERSION, Held, Record, Timing
 from dbbench.results.roles import ROLES
@@ -114,6 +114,10 @@ class RunFolder:
         """Return the curves of a cell, None where it left none. Raises BadInput when the file is torn."""
         return from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
 
+    def has_curves(self, config_hash: str) -> bool:
+        """Whether a cell left curves, readable or not."""
+        return self._curves_path(config_hash).exists()
+
     def write_run(self, info: dict[str, Any]) -> None:
         """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
         write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
@@ -134,10 +138,9 @@ class RunFolder:
     def variants(self) -> list[str]:
         """Return the labels in the order of the suite, [] where ``run.json`` is missing, torn or lists none."""
         try:
-            listed = self.read_run().get("variants", [])
+            return suite_order(self.read_run())
         except BadInput:
             return []
-        return [str(label) for label in listed] if isinstance(listed, list) else []
 
     def finished(self) -> set[str]:
         """Return the hashes of the intact records whose status is ``ok``: what a rerun may skip."""
@@ -147,8 +150,10 @@ class RunFolder:
         """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from the records and the timings."""
         records, timings = self.read_records()[0], self.read_timings()[0]
         variants = self.variants()
-        results = results_frame(records, timings, variants)
-        metrics = metrics_frame(records, variants)
+        self.write_frames(results_frame(records, timings, variants), metrics_frame(records, variants))
+
+    def write_frames(self, results: pd.DataFrame, metrics: pd.DataFrame) -> None:
+        """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from their frames."""
         write_atomically(self.path / "results.parquet", to_parquet(results))
         write_atomically(self.path / "metrics.parquet", to_parquet(metrics))
         write_atomically(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n").encode())
