@@ -16,7 +16,7 @@ from dbbench.report.figure_style import (
     SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
-    evenly,
+    drawable,
     legend_below,
     light_grid,
     say_left_out,
@@ -29,7 +29,7 @@ from dbbench.report.figure_style import (
 from dbbench.report.palette import FLOP_FILLS
 from dbbench.report.run import Run
 
-_ABOVE_ROW_INCHES, _BESIDE_ROW_INCHES = 0.36, 0.27
+_ABOVE_ROW_INCHES, _BESIDE_ROW_INCHES = 0.34, 0.27
 _NAME_POINTS = 120.0
 _UNITS = ((1e18, "EFLOPs"), (1e15, "PFLOPs"), (1e12, "TFLOPs"), (1e9, "GFLOPs"), (1e6, "MFLOPs"), (1.0, "FLOPs"))
 
@@ -42,14 +42,14 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     counted = table[(table["status"] == "ok") & table["flops_step"].notna()]
     if counted.empty:
         raise NothingToDraw("no cell with a FLOP count finished")
-    shown = counted.iloc[evenly(range(len(counted)))]
+    shown = counted.iloc[drawable(range(len(counted)))]
     above = width_inches <= SINGLE_COLUMN_INCHES
     bars = (_ABOVE_ROW_INCHES if above else _BESIDE_ROW_INCHES) * len(shown)
     head = (0.36 if above else 0.22) + (NOTE_INCHES if len(shown) < len(counted) else 0)
     height = 0.6 + bars + head
     figure = blank(width_inches, height)
     legend_below(figure, [swatch(fill, phase) for phase, fill in FLOP_FILLS.items()], 72 * width_inches)
-    names = [wrapped(figure, name, _NAME_POINTS) for name in shown["variant"]]
+    names = [] if above else [wrapped(figure, name, _NAME_POINTS) for name in shown["variant"]]
     left = 0.08 if above else max(width_points(figure, name) for name in names) / 72 + 0.2
     step, total = figure.subplots(
         1,
@@ -69,8 +69,8 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     broken = "\n" if above else " "
     step.set_title(f"one training step{broken}(mean over blocks)", loc="left")
     total.set_title("the whole training", loc="left")
-    step.set_ylim(len(names) - 0.5, -0.5)
-    step.set_yticks([] if above else range(len(names)), [] if above else names)
+    step.set_ylim(len(shown) - 0.5, -0.5)
+    step.set_yticks(range(len(names)), names)
     if above:
         _name_rows(figure, step, list(shown["variant"]), 72 * (width_inches - 0.2))
     for axes in (step, total):

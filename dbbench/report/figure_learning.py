@@ -17,7 +17,7 @@ from dbbench.report.figure_style import (
     SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
-    evenly,
+    drawable,
     height_inches,
     legend_below,
     light_grid,
@@ -43,8 +43,10 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     """
     headlines = (final_metric(record) for c in run.configurations for record in c.finished)
     name = next((metric.name for metric in headlines if metric is not None), None)
-    known = [c for c in run.configurations if any(c.folder.has_curves(r.row.config_hash) for r in c.finished)]
-    chosen = evenly(known)
+    present = {id(c.folder): c.folder for c in run.configurations}
+    curved = {key: folder.with_curves() for key, folder in present.items()}
+    known = [c for c in run.configurations if any(r.row.config_hash in curved[id(c.folder)] for r in c.finished)]
+    chosen = drawable(known)
     curves = {c.label: found for c in chosen if name and (found := _over_seeds(c, name)) is not None}
     if not curves:
         raise NothingToDraw("no finished cell left a validation curve")

@@ -14,7 +14,7 @@ from dbbench.report.figure_style import (
     SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
-    evenly,
+    drawable,
     height_inches,
     legend_below,
     light_grid,
@@ -45,12 +45,13 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     lost = table[(table["status"] != "ok") & ~table["variant"].isin(table.loc[table["status"] == "ok", "variant"])]
     lost = lost.drop_duplicates("variant")
     places = [("ok", i) for i in range(len(finished))] + [("lost", i) for i in range(len(lost))]
-    rows = [(finished if kind == "ok" else lost).iloc[i] for kind, i in evenly(places)]
+    rows = [(finished if kind == "ok" else lost).iloc[i] for kind, i in drawable(places)]
     roles = [role for role in ROLES if (finished[f"{role}_bytes"].fillna(0) > 0).any()]
 
     figure = blank(width_inches, 1.0)
-    names, figures = [wrapped(figure, row["variant"], _NAME_POINTS) for row in rows], [_figures(row) for row in rows]
+    figures = [_figures(row) for row in rows]
     above = width_inches <= SINGLE_COLUMN_INCHES
+    names = [] if above else [wrapped(figure, row["variant"], _NAME_POINTS) for row in rows]
     left = right = _EDGE_INCHES
     if not above:
         left = max(width_points(figure, name) for name in names) / 72 + 0.14
@@ -76,7 +77,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
                 figures[place], (1, place), xycoords=axes.get_yaxis_transform(), xytext=(6, 0),
                 textcoords="offset points", va="center_baseline",
             )  # fmt: skip
-    axes.set_yticks([] if above else range(len(rows)), [] if above else names)
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(not above)
     axes.set_xlabel("live tensor bytes at the peak of a training step (MiB)", labelpad=2)

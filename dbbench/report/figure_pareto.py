@@ -21,7 +21,7 @@ from dbbench.report.figure_style import (
     SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
-    evenly,
+    drawable,
     height_inches,
     legend_below,
     light_grid,
@@ -105,7 +105,7 @@ def _front(points: pd.DataFrame) -> pd.DataFrame:
     order = np.lexsort((-gains, points["peak_bytes"].to_numpy(float)))
     best = np.maximum.accumulate(gains[order])
     front = [i for rank, i in enumerate(order) if rank == 0 or gains[i] > best[rank - 1]]
-    return points.iloc[sorted(evenly(front))]
+    return points.iloc[sorted(drawable(front))]
 
 
 def _scale(axes: Axes, shown: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,9 @@ DOUBLE_COLUMN_INCHES = 6.9
 #: What a figure's file adds to its name at each width.
 WIDTHS = {"": DOUBLE_COLUMN_INCHES, "_one_column": SINGLE_COLUMN_INCHES}
 FONT_POINTS = 7.0
-#: A figure with a row or a line a variant shows so many at most: what fits a page, and what can be told apart.
-MOST_VARIANTS = 24
+#: A figure with a row or a line a variant shows so many: what fits a page, and what can be told apart. Of more than
+#: that it is a sample, which need not fill the page.
+MOST_VARIANTS, SAMPLE = 24, 12
 MIB = 2**20
 QUIET = "#6E6E6E"
 #: The room that `say_left_out` takes.
@@ -91,7 +93,12 @@ def blank(width_inches: float, height_inches: float) -> Figure:
     return figure
 
 
-def evenly(items: Sequence[Item], most: int = MOST_VARIANTS) -> list[Item]:
+def drawable(items: Sequence[Item]) -> list[Item]:
+    """Return the variants to draw: all, or a sample of `SAMPLE` evenly over their order where no page holds them."""
+    return evenly(items, MOST_VARIANTS if len(items) <= MOST_VARIANTS else SAMPLE)
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
     """Return at most ``most`` of the items, the first and the last among them, evenly spaced in their order."""
     if len(items) <= most:
         return list(items)
@@ -131,11 +138,12 @@ def shortened(figure: Figure, words: str, limit_points: float) -> str:
     """Return ``words``, cut in the middle with an ellipsis until they fit: both ends of a label tell it apart."""
     if width_points(figure, words) <= limit_points:
         return words
-    for keep in range(len(words) - 1, 1, -1):
-        short = f"{words[: (keep + 1) // 2]}…{words[len(words) - keep // 2 :]}"
-        if width_points(figure, short) <= limit_points:
-            return short
-    return "…"
+
+    def cut(keep: int) -> str:
+        return f"{words[: (keep + 1) // 2]}…{words[len(words) - keep // 2 :]}" if keep > 1 else "…"
+
+    fits = bisect.bisect_left(range(2, len(words)), True, key=lambda k: width_points(figure, cut(k)) > limit_points)
+    return cut(fits + 1)
 
 
 def wrapped(figure: Figure, words: str, limit_points: float, lines: int = 2) -> str:

@@ -62,7 +62,7 @@ class Run:
     problems: list[str] = field(default_factory=list)
     without_record: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def folder(self) -> RunFolder:
         """The folder of a run that is alone. Raises ValueError for several: there each configuration has its own."""
         first = self.configurations[0].folder

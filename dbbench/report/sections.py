@@ -18,6 +18,8 @@ from dbbench.results.store import ITEMISED
 
 _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "dbbench")
 _DIFFERENT_SHOWN = 4
+#: Of so many cells a report reads the trace and the curves again to check them against the record.
+FILES_READ = 300
 
 
 def budget(table: pd.DataFrame) -> str:
@@ -148,6 +150,8 @@ def provenance(run: Run) -> str:
     rows.append(["tuning", text.escaped(tuning) if tuning else "no grid is named in run.json"])
     seeds = sorted({record.row.seed for record in run.records})
     rows.append(["seeds", ", ".join(map(str, seeds))])
+    if len(run.records) > FILES_READ:
+        rows.append(["traces and curves read to check them", f"those of {FILES_READ:,} of {len(run.records):,} cells"])
     return text.markdown_table(["what", "value"], rows, left=2)
 
 

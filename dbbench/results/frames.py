@@ -52,12 +52,11 @@ def rows_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 def metrics_frame(records: Sequence[Record], variants: Sequence[str] = ()) -> pd.DataFrame:
     """Return ``metrics.parquet``: a row a figure of merit, ordered as the records are."""
-    rows = [
-        {"config_hash": record.row.config_hash} | metric.model_dump()
-        for record in in_order(records, variants)
-        for metric in record.metrics
-    ]
-    return typed_frame(rows, METRICS_TYPES)
+    pairs = [(record, metric) for record in in_order(records, variants) for metric in record.metrics]
+    columns: dict[str, Any] = {"config_hash": [record.row.config_hash for record, _ in pairs]}
+    for name in METRICS_TYPES:
+        columns.setdefault(name, [getattr(metric, name, None) for _, metric in pairs])
+    return pd.DataFrame({name: pd.array(columns[name], dtype=kind) for name, kind in METRICS_TYPES.items()})
 
 
 def typed_frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any]) -> pd.DataFrame:
@@ -182,8 +181,10 @@ def _flatten(value: Any, prefix: str, into: dict[str, str]) -> None:
     if isinstance(value, Mapping) and value:
         for key in value:
             _flatten(value[key], f"{prefix}.{key}", into)
+    elif isinstance(value, str):
+        into[prefix] = value
     else:
-        into[prefix] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        into[prefix] = str(value) if type(value) is int else json.dumps(value, sort_keys=True)
 
 
 def _fill_unknown(members: list[tuple[str, dict[str, str]]]) -> None:
