@@ -82,7 +82,10 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     spread = "mean ± sd over seeds" if shown["metric_sd"].notna().any() else "one seed"
     axes.set_ylabel(f"{metric_name(table)} ({spread})")
     light_grid(axes, "both")
-    unplaced = _label(figure, axes, shown, _LABEL_POINTS[width_inches])
+    if len(shown) == len(points):
+        unplaced = _label(figure, axes, shown, _LABEL_POINTS[width_inches])
+    else:  # no words over the dots
+        unplaced = list(shown["variant"])
     if unplaced:
         foot += _key(figure, {name: strokes[name] for name in unplaced}, width_inches) + 0.05
         figure.set_size_inches(width_inches, foot + height + head)

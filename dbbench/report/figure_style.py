@@ -67,7 +67,11 @@ _RC: dict[Any, Any] = {
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    ".svg": {"Creator": None, "Date": None, "Format": None, "Type": None},
 }
+#: What a figure can be.
+SUFFIXES = tuple(_METADATA)
+_SAVED = (".png", ".pdf")
 
 
 Item = TypeVar("Item")
@@ -114,15 +118,15 @@ def say_left_out(figure: Figure, shown: int, of: int, words: str = "variants, ev
 
 def save(figure: Figure, stem: Path) -> None:
     """Write ``stem.png`` (200 dpi) and ``stem.pdf`` (fonts embedded as Type 42), without dates or versions."""
-    for suffix in _METADATA:
+    for suffix in _SAVED:
         save_as(figure, stem.with_suffix(suffix))
 
 
 def save_as(figure: Figure, path: Path) -> None:
-    """Write the one file ``path``, PNG or PDF by its suffix. Raises BadInput for another suffix."""
+    """Write the one file ``path``, PNG, PDF or SVG by its suffix. Raises BadInput for another suffix."""
     suffix = path.suffix.lower()
     if suffix not in _METADATA:
-        raise BadInput(f"{path}: a figure is a {' or a '.join(_METADATA)} file, not '{path.suffix}'")
+        raise BadInput(f"{path}: a figure is a {' or a '.join(SUFFIXES)} file, not '{path.suffix}'")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix[1:], dpi=PNG_DPI, metadata=_METADATA[suffix])
     write_atomically(path, buffer.getvalue())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -91,7 +92,7 @@ def _replay_step(rows: pd.DataFrame) -> Step:
 def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
     """Return small multiples with one scale: the first traced configuration of each method and residency.
 
-    Where the run holds backprop, only what trains the same network is shown.
+    Where the run holds backprop, only what trains the same network is shown; several runs have a share of the panels.
     """
     panels = _chosen(run)
     if not panels:
@@ -182,12 +183,14 @@ def _chosen(run: Run) -> list[tuple[str, Record, Step]]:
     found: list[tuple[str, Record, Step]] = []
     seen: set[tuple[int, str, str, str | None]] = set()
     comparable = [c for c in run.configurations if run.reference(c) is not None] or run.configurations
+    quota = max(1, _PANELS // len({id(c.folder) for c in comparable}))
+    taken: Counter[int] = Counter()
     for configuration in comparable:
         record = configuration.costliest
         if record is None or len(found) == _PANELS:
             continue
         kind = (id(configuration.folder), record.row.network, record.row.method, record.row.residency)
-        if kind in seen:
+        if kind in seen or taken[id(configuration.folder)] == quota:
             continue
         try:
             trace = configuration.folder.read_trace(record.row.config_hash)
@@ -196,6 +199,7 @@ def _chosen(run: Run) -> list[tuple[str, Record, Step]]:
             continue  # the summary lists torn files among its problems
         if step is not None:
             seen.add(kind)
+            taken[id(configuration.folder)] += 1
             found.append((configuration.label, record, step))
     return found
 

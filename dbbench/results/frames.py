@@ -68,7 +68,7 @@ def labels(records: Iterable[Record]) -> dict[str, str]:
     """Return ``{config_hash: label}``: the variant, and the keys that tell its configurations apart, if any."""
     by_variant: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for record in records:
-        by_variant.setdefault(record.row.variant, []).append((record.row.config_hash, _experiment(record)))
+        by_variant.setdefault(record.row.variant, []).append((record.row.config_hash, experiment(record)))
     found = {}
     for variant, members in by_variant.items():
         _fill_unknown(members)
@@ -165,7 +165,7 @@ def _timed(record: Record, timing: Timing) -> Record:
     return record.model_copy(update={"row": row.model_copy(update=added)})
 
 
-def _experiment(record: Record) -> dict[str, str]:
+def experiment(record: Record) -> dict[str, str]:
     """Flatten what makes a record another experiment than its neighbour, each value as text."""
     flat: dict[str, str] = {}
     _flatten({key: value for key, value in record.cell.items() if key not in _NOT_THE_EXPERIMENT}, "cell", flat)

@@ -65,10 +65,9 @@ CURVES_SCHEMA = pa.schema(
     ]
 )
 
-#: The columns of whole numbers; a step or a block may be −1.
-_WHOLE = tuple(
-    name for name in COLUMNS if column_type(name) == "Int64" and name not in ("seed", "peak_step", "peak_block")
-)
+_BELOW_ZERO = ("seed", "peak_step", "peak_block", "kernel_workspace_bytes")
+#: The columns of whole numbers that count something; a step or a block may be −1, and a residue is signed.
+_WHOLE = tuple(name for name in COLUMNS if column_type(name) == "Int64" and name not in _BELOW_ZERO)
 _whole_of = operator.attrgetter(*_WHOLE)
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -138,5 +138,5 @@ def test_a_figure_is_written_as_its_name_says(tmp_path):
         save_as(figure, tmp_path / "new" / "a.pdf")
         assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "new" / "a.pdf").read_bytes().startswith(b"%PDF")
-        with pytest.raises(BadInput, match=r"\.png or a \.pdf"):
+        with pytest.raises(BadInput, match=r"\.png or a \.pdf or a \.svg"):
             save_as(figure, tmp_path / "a.jpg")
