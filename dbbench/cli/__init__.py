@@ -4,7 +4,7 @@ Whatever is heavy is imported inside the verb, so that ``dbbench --help`` import
 lists the verbs in the order of these imports.
 """
 
-from dbbench.cli import run, estimate, search, profile, about  # noqa: I001
+from dbbench.cli import run, publish, estimate, search, profile, about  # noqa: I001
 from dbbench.cli.app import app
 
-__all__ = ["about", "app", "estimate", "profile", "run", "search"]
+__all__ = ["about", "app", "estimate", "profile", "publish", "run", "search"]

@@ -133,10 +133,9 @@ def _rebuild(folder: Path) -> None:
         scaling_table.write_scaling(folder, scaling)
         tables = scaling_table.rich_tables(scaling)
     else:
-        from dbbench.report.summary import print_summary, write_report
+        from dbbench.report.summary import write_report
 
-        write_report(folder)
-        print_summary(folder, console())  # with what write_report had to leave out
+        write_report(folder, console())
         return
     for table in tables:
         console().print(table)

@@ -13,18 +13,27 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, NothingToDraw, blank, legend_at_top, width_points
+from dbbench.report.figure_style import (
+    DOUBLE_COLUMN_INCHES,
+    QUIET,
+    SINGLE_COLUMN_INCHES,
+    NothingToDraw,
+    blank,
+    height_inches,
+    legend_at_top,
+    shortened,
+    width_points,
+)
 from dbbench.report.fit_table import AXIS_UNITS, memory_name, techniques
 from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.results.fit import Fit, FitLine
 
-_LANE_INCHES = 0.078
+_LANE_INCHES = 0.1
 _ROW_GAP_INCHES = 0.13
 _FAMILY_INCHES = 0.24  # the heading of a kind of network
-_FOOT_INCHES, _HEAD_INCHES = 0.4, 0.55
+_FOOT_INCHES, _TITLE_INCHES, _GAP_INCHES = 0.4, 0.35, 0.75
 _MARK_POINTS = 5.0
-_NUMBER_POINTS = 6.0
-_QUIET, _GUTTER = "#6E6E6E", "#F0F0F0"
+_GUTTER = "#F0F0F0"
 
 
 @dataclass(frozen=True)
@@ -50,25 +59,39 @@ class _Scale:
         return math.sqrt(self.left * self.start)
 
 
-def draw(fit: Fit) -> Figure:
-    """Return the figure. Beside a mark stands its value, of backprop and of the largest, with the ratio of the two."""
+def draw(fit: Fit, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
+    """Return the figure, in one column the memories below each other.
+
+    Beside a mark stands its value, of backprop and of the largest, with the ratio of the two.
+    """
     if not fit.lines:
         raise NothingToDraw("no variant was searched")
     names = techniques(fit)
     strokes = variant_strokes(dict.fromkeys(names))
     rows, families, tall = _layout(fit, names, len(strokes))
-    height = tall + _FOOT_INCHES + _HEAD_INCHES
-    figure = blank(DOUBLE_COLUMN_INCHES, height)
-    left = max(width_points(figure, row.name) for row in rows) / 72 + 0.3
+    stacked = width_inches <= SINGLE_COLUMN_INCHES
+    down = len(fit.memories_bytes) if stacked else 1
+    figure = blank(width_inches, 1.0)
+    marks = [
+        Line2D([], [], color=s.color, marker=s.marker, markersize=6, linestyle="none",
+               label=shortened(figure, name, 72 * width_inches - 30))
+        for name, s in strokes.items()
+    ]  # fmt: skip
+    legend = legend_at_top(figure, marks, 72 * width_inches)
+    head = height_inches(figure, legend) + _TITLE_INCHES
+    height = head + down * tall + (down - 1) * _GAP_INCHES + _FOOT_INCHES
+    figure.set_size_inches(width_inches, height)
     grid = {
-        "left": left / DOUBLE_COLUMN_INCHES,
+        "left": (max(width_points(figure, row.name) for row in rows) / 72 + 0.3) / width_inches,
         "right": 0.99,
         "bottom": _FOOT_INCHES / height,
-        "top": 1 - _HEAD_INCHES / height,
+        "top": 1 - head / height,
         "wspace": 0.06,
+        "hspace": _GAP_INCHES / tall,
     }
-    panels = figure.subplots(1, len(fit.memories_bytes), sharey=True, squeeze=False, gridspec_kw=grid)[0]
-    scale = _scale(fit)
+    shape = (down, 1) if stacked else (1, len(fit.memories_bytes))
+    panels = figure.subplots(*shape, sharey=True, squeeze=False, gridspec_kw=grid).flatten()
+    scale = _scale(fit, 0.45 if stacked else 0.3)
     for memory, axes in enumerate(panels):
         axes.set_title(memory_name(fit.memories_bytes[memory]), loc="left", fontweight="bold", fontsize=9)
         _dress(axes, fit, scale)
@@ -76,14 +99,10 @@ def draw(fit: Fit) -> Figure:
             _draw_row(axes, fit, memory, row, strokes, scale)
     panels[0].set_ylim(tall, 0)
     panels[0].set_yticks([row.top + len(strokes) * _LANE_INCHES / 2 for row in rows], [row.name for row in rows])
-    beside = blended_transform_factory(figure.transFigure, panels[0].transData)
-    for words, top in families:
-        panels[0].text(0.008, top, words, color=_QUIET, va="center", transform=beside)
-    marks = [
-        Line2D([], [], color=s.color, marker=s.marker, markersize=6, linestyle="none", label=name)
-        for name, s in strokes.items()
-    ]
-    legend_at_top(figure, marks)
+    for axes in panels if stacked else panels[:1]:
+        beside = blended_transform_factory(figure.transFigure, axes.transData)
+        for words, top in families:
+            axes.text(0.008, top, words, color=QUIET, va="center", transform=beside)
     return figure
 
 
@@ -105,11 +124,12 @@ def _layout(fit: Fit, names: list[str], lanes: int) -> tuple[list[_Row], list[tu
     return rows, families, top
 
 
-def _scale(fit: Fit) -> _Scale:
+def _scale(fit: Fit, for_numbers: float) -> _Scale:
+    """``for_numbers`` is the share of the axis that is left free behind the largest mark."""
     found = [edge.largest for line in fit.lines for edge in line.edges]
     fitting = [value for value in found if value is not None] or [1]
     start, right = min(fitting) / 1.6, max(fitting) * 1.6
-    right *= (right / start) ** 0.3  # for the numbers
+    right *= (right / start) ** for_numbers
     return _Scale(start / (right / start) ** 0.12 if None in found else start, start, max(fitting), right)
 
 
@@ -155,5 +175,5 @@ def _draw_row(axes: Axes, fit: Fit, memory: int, row: _Row, strokes: dict[str, S
             words += f" ({ratio:.3g}×)" if ratio is not None and line.method != "backprop" else ""
             axes.annotate(
                 words, (value, y), xytext=(5, 0), textcoords="offset points", va="center_baseline",
-                color=stroke.color, fontsize=_NUMBER_POINTS,
+                color=stroke.color,
             )  # fmt: skip

@@ -22,17 +22,24 @@ from dbbench.results.store import ITEMISED
 
 _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "dbbench")
 _DIFFERENT_SHOWN = 4
+#: Of so many cells a report reads the trace and the curves again to check them against the record.
+FILES_READ = 300
 
 
-def of_report(run: Run, table: pd.DataFrame) -> tuple[list[Section], list[Section]]:
-    """Return what stands above the figures and what stands below them, in the order of every report of a run."""
+def of_report(run: Run, table: pd.DataFrame, whole: Run | None = None) -> tuple[list[Section], list[Section]]:
+    """Return what stands above the figures and what stands below them, in the order of every report of a run.
+
+    Where ``run`` and ``table`` are some configurations of a larger run, ``whole`` is that run: where the figures come
+    from and what was not measured is said of all of it.
+    """
+    whole = whole or run
     finished = table["status"] == "ok"
     above = [problems(run)] if run.problems else []
     above += [results(table), memory(table)] if finished.any() else []
     above += [] if finished.all() else [failed(table)]
     above.append(budget(table))
     below = [set_up(run, table), other_metrics(run), other_costs(table)]
-    below += [holders(run), definitions(), provenance(run), not_measured(run)]
+    below += [holders(run), definitions(), provenance(whole), not_measured(whole)]
     return above, below
 
 
@@ -199,6 +206,9 @@ def provenance(run: Run) -> Section:
     rows.append([Cell("tuning"), words(tuning) if tuning else Cell("no grid is named in run.json")])
     seeds = sorted({record.row.seed for record in run.records})
     rows.append([Cell("seeds"), Cell(", ".join(map(str, seeds)))])
+    if len(run.records) > FILES_READ:
+        checked = f"those of {FILES_READ:,} of {len(run.records):,} cells"
+        rows.append([Cell("traces and curves read to check them"), Cell(checked)])
     return Section("Where these figures come from", [Grid(["what", "value"], rows, left=2)])
 
 

@@ -134,8 +134,8 @@ def _ratios(run: Run, configuration: Configuration) -> dict[str, Any]:
 
 def metric_name(table: pd.DataFrame) -> str:
     """Return the run's figure of merit with its split, ``metric`` where nothing finished or they differ."""
-    finished = table[table["metric"].notna()]
-    names = {named_metric(row) for _, row in finished.iterrows()}
+    pairs = table.loc[table["metric"].notna(), ["metric", "metric_split"]].drop_duplicates()
+    names = {named_metric(row) for _, row in pairs.iterrows()}
     return names.pop() if len(names) == 1 else "metric"
 
 

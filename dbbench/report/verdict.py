@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,11 +41,16 @@ def welch(one: Sequence[float], other: Sequence[float]) -> Welch | None:
     degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, (one, other), strict=True))
     start = math.atan(abs(t) / math.sqrt(degrees))
     whole = math.sqrt(math.pi) * math.exp(math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
-    nodes, weights = np.polynomial.legendre.leggauss(200)
+    nodes, weights = _nodes()
     half = (math.pi / 2 - start) / 2
     angle = start + half * (nodes + 1)
     tail = half * float(np.sum(weights * np.cos(angle) ** (degrees - 1)))
     return Welch(t, degrees, min(1.0, 2 * tail / whole))
+
+
+@lru_cache(1)
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(200)
 
 
 def verdict(run: Run, table: pd.DataFrame) -> str:
@@ -136,13 +142,12 @@ def _compared_size(ratio: float) -> str:
 
 
 def _values(run: Run, label: str) -> list[float]:
-    configuration = next(c for c in run.configurations if c.label == label)
+    configuration = run.configuration(label)
     return [record.row.metric_value for record in configuration.finished if record.row.metric_value is not None]
 
 
 def _base_label(run: Run, row: pd.Series) -> str:
-    configuration = next(c for c in run.configurations if c.label == row["variant"])
-    reference = run.reference(configuration)
+    reference = run.reference(run.configuration(row["variant"]))
     return reference.label if reference else ""
 
 

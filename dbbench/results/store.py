@@ -9,11 +9,15 @@ a missing row that nobody mentions.
 from __future__ import annotations
 
 import bisect
+import gc
 import io
 import json
+import math
+import operator
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +27,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from dbbench.errors import BadInput
-from dbbench.results.frames import metrics_frame, results_frame
+from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
-from dbbench.results.record import SCHEMA_VERSION, Held, Record, Timing
+from dbbench.results.record import COLUMNS, SCHEMA_VERSION, Held, Record, Timing, column_type
 from dbbench.results.roles import ROLES
 
 RECORD_LIMIT_BYTES = 20 * 1024
@@ -60,6 +64,11 @@ CURVES_SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
+
+_BELOW_ZERO = ("seed", "peak_step", "peak_block", "kernel_workspace_bytes")
+#: The columns of whole numbers that count something; a step or a block may be −1, and a residue is signed.
+_WHOLE = tuple(name for name in COLUMNS if column_type(name) == "Int64" and name not in _BELOW_ZERO)
+_whole_of = operator.attrgetter(*_WHOLE)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -114,6 +123,10 @@ class RunFolder:
         """Return the curves of a cell, None where it left none. Raises BadInput when the file is torn."""
         return from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
 
+    def with_curves(self) -> set[str]:
+        """Return the hashes of the cells that left curves, readable or not."""
+        return {name.removesuffix(".parquet") for name in _listed(self.path / "curves", ".parquet")}
+
     def write_run(self, info: dict[str, Any]) -> None:
         """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
         write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
@@ -134,10 +147,9 @@ class RunFolder:
     def variants(self) -> list[str]:
         """Return the labels in the order of the suite, [] where ``run.json`` is missing, torn or lists none."""
         try:
-            listed = self.read_run().get("variants", [])
+            return suite_order(self.read_run())
         except BadInput:
             return []
-        return [str(label) for label in listed] if isinstance(listed, list) else []
 
     def finished(self) -> set[str]:
         """Return the hashes of the intact records whose status is ``ok``: what a rerun may skip."""
@@ -147,8 +159,10 @@ class RunFolder:
         """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from the records and the timings."""
         records, timings = self.read_records()[0], self.read_timings()[0]
         variants = self.variants()
-        results = results_frame(records, timings, variants)
-        metrics = metrics_frame(records, variants)
+        self.write_frames(results_frame(records, timings, variants), metrics_frame(records, variants))
+
+    def write_frames(self, results: pd.DataFrame, metrics: pd.DataFrame) -> None:
+        """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from their frames."""
         write_atomically(self.path / "results.parquet", to_parquet(results))
         write_atomically(self.path / "metrics.parquet", to_parquet(metrics))
         write_atomically(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n").encode())
@@ -164,24 +178,52 @@ class RunFolder:
     ) -> tuple[list[Model], list[str]]:
         found: list[Model] = []
         problems: list[str] = []
-        for path in sorted((self.path / room).glob("*.json")):
-            try:
-                raw = json.loads(path.read_bytes())
-                problem = _version_problem(raw)
-                if not problem:
-                    value = model.model_validate(raw)
-                    problem = check(value, path.stem)
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(str(part) for part in first["loc"])
-                problem = f"does not fit the schema at '{place}': {first['msg']}; edited by hand?"
-            except (ValueError, RecursionError, OSError) as error:
-                problem = f"truncated or not JSON ({error})"
-            if problem:
-                problems.append(" ".join(f"{room}/{path.name}: {problem}".split()))
-            else:
-                found.append(value)
+        with _no_collection():
+            for name in _listed(self.path / room, ".json"):
+                value, problem = _read_model(self.path / room / name, model)
+                problem = problem or (check(value, name.removesuffix(".json")) if value is not None else "")
+                if problem:
+                    problems.append(" ".join(f"{room}/{name}: {problem}".split()))
+                elif value is not None:
+                    found.append(value)
         return found, problems
+
+
+def _listed(folder: Path, suffix: str) -> list[str]:
+    """Return the names of the files in a folder that end so, sorted; [] where there is no folder."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(suffix))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the cyclic collector from looking through thousands of records again and again: they have no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _read_model(path: Path, model: type[Model]) -> tuple[Model | None, str]:
+    """Return what the file holds, or None and what is wrong with it."""
+    try:
+        body = path.read_bytes()
+        try:
+            return model.model_validate_json(body), ""
+        except ValidationError:
+            raw = json.loads(body)  # what is not JSON, or of another version, is said before what does not fit
+        return (None, problem) if (problem := _version_problem(raw)) else (model.model_validate(raw), "")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return None, f"does not fit the schema at '{place}': {first['msg']}; edited by hand?"
+    except (ValueError, RecursionError, OSError) as error:
+        return None, f"truncated or not JSON ({error})"
 
 
 def write_atomically(path: Path, body: bytes) -> None:
@@ -273,7 +315,11 @@ def _version_problem(raw: Any) -> str:
     """Say why a record of another schema is left out, before its unknown fields are taken for a hand's work."""
     row = raw.get("row") if isinstance(raw, dict) else None
     version = row.get("schema_version", SCHEMA_VERSION) if isinstance(row, dict) else SCHEMA_VERSION
-    if version == SCHEMA_VERSION or not isinstance(version, int):
+    return _other_version(version) if isinstance(version, int) else ""
+
+
+def _other_version(version: int) -> str:
+    if version == SCHEMA_VERSION:
         return ""
     age = "newer" if version > SCHEMA_VERSION else "older"
     return f"schema version {version} is {age} than the {SCHEMA_VERSION} this dbbench reads; left out"
@@ -282,13 +328,23 @@ def _version_problem(raw: Any) -> str:
 def _record_problem(record: Record, stem: str) -> str:
     if record.row.config_hash != stem:
         return f"holds the hash {record.row.config_hash}, not that of its name; left out"
-    return _roles_against_peak(record)
+    return _other_version(record.row.schema_version) or _impossible(record) or _roles_against_peak(record)
+
+
+def _impossible(record: Record) -> str:
+    """Say which figure no measurement gives: negative, or too large for a column of whole numbers."""
+    for name, value in zip(_WHOLE, _whole_of(record.row), strict=True):
+        if value is not None and not 0 <= value < 2**63:
+            return f"row.{name} is {value}, which nothing measured can be; edited by hand?"
+    return ""
 
 
 def _timing_problem(timing: Timing, stem: str) -> str:
     if timing.config_hash != stem:
         return f"holds the hash {timing.config_hash}, not that of its name; left out"
-    if not timing.seconds_per_step or min(timing.seconds_per_step) <= 0 or timing.samples_per_step <= 0:
+    if not timing.seconds_per_step or not all(
+        0 < x < math.inf for x in (*timing.seconds_per_step, timing.samples_per_step)
+    ):
         return "holds no positive times; left out"
     return ""
 

@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 def test_rebuilding_gives_the_same_bytes(folder):
     files = ["summary.md", "summary.csv", "results.parquet", "metrics.parquet", "results.csv"]
     figures = sorted(str(path.relative_to(folder)) for path in (folder / "figures").iterdir())
-    assert len(figures) == 10
+    assert len(figures) == 20
     before = {name: (folder / name).read_bytes() for name in files + figures}
     for name in before:
         (folder / name).unlink()
@@ -69,7 +69,7 @@ def test_the_page_holds_no_path_of_the_machine(folder):
 def test_every_figure_linked_exists(folder):
     page = (folder / "summary.md").read_text()
     links = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("figures/")]
-    assert len(links) == 10
+    assert len(links) == 15
     assert all((folder / link).is_file() for link in links)
 
 

@@ -16,7 +16,7 @@ _VERDICTS = ("higher", "lower", "only before", "only after", "within noise", "no
 
 def between(runs: Sequence[Run], names: Sequence[str]) -> list[Section]:
     """Return a section for each consecutive pair of ``runs``; a pair that cannot be compared says why."""
-    from dbbench.report.run_comparison import compare_runs  # type: ignore[import-not-found]
+    from dbbench.report.run_comparison import compare_runs
 
     found = []
     for (before, after), (old, new) in zip(pairwise(runs), pairwise(names), strict=True):

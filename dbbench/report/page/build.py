@@ -133,7 +133,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 def _whole(runs: Sequence[Run]) -> Run:
     if len(runs) == 1:
         return runs[0]
-    from dbbench.report.together import together  # type: ignore[import-not-found]
+    from dbbench.report.together import together
 
     return together(runs)
 
