@@ -109,9 +109,9 @@ def _check_out(out: Path, runs: list[Path]) -> None:
 
 def _write_joint_page(folders: list[Path], out: Path) -> None:
     from dbbench.report.page import write_page
-    from dbbench.report.run import load
+    from dbbench.report.summary import load_checked
 
-    write_page(out / "report.html", [load(folder) for folder in folders])
+    write_page(out / "report.html", [load_checked(folder) for folder in folders])
     console().print(f"the page of {len(folders)} runs: {out / 'report.html'}")
 
 

@@ -38,8 +38,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[str]:
     Returns one line for each file that could not be used; they are printed in the summary too, and the rest of the
     report is built without them. Raises BadInput where not one record can be read.
     """
-    run = load(folder)
-    run.problems.extend(_file_problems(run))
+    run = load_checked(folder)
     table = tables.comparison(run)
     order = suite_order(run.info)
     run.folder.write_frames(rows_frame(in_order(run.records, order)), metrics_frame(run.records, order))
@@ -50,6 +49,13 @@ def write_report(folder: Path, console: Console | None = None) -> list[str]:
     if console is not None:
         _print(run, table, console)
     return run.problems
+
+
+def load_checked(folder: Path) -> Run:
+    """Read the run in ``folder`` and its traces and curves; those that cannot be used are among its problems."""
+    run = load(folder)
+    run.problems.extend(_file_problems(run))
+    return run
 
 
 def print_summary(folder: Path, console: Console) -> None:

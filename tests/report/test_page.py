@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import types
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from dom import Element, read
-from synthetic import USUAL, build, failed, record_of
+from many_records import write_many
+from synthetic import USUAL, build, failed, record_of, trace_of
 
-from dbbench.errors import BadInput
 from dbbench.report.definitions import DEFINITIONS
 from dbbench.report.document import markdown, plain
 from dbbench.report.page import build as page_build
@@ -24,6 +22,7 @@ from dbbench.report.run import load
 from dbbench.report.summary import write_report
 from dbbench.report.tables import comparison
 from dbbench.report.verdict import verdict
+from dbbench.results.store import RunFolder
 
 HOSTILE = "<script>alert(1)</script>"
 ERROR = "boom </script><img src=x onerror=alert(1)> <!-- & \"quoted\" 'twice'"
@@ -31,16 +30,16 @@ VARIANTS = (*USUAL[:3], replace(USUAL[4], label=HOSTILE), USUAL[7])
 PAGE_BYTES = 5_000_000
 
 
-def made(path: Path) -> Path:
-    """A run with a variant, an error and a module that are named to do harm."""
-    build(path, variants=VARIANTS, seeds=2, failures=[failed(USUAL[2], 1, "failed", ERROR)])
-    write_report(path)
-    return path
+RUN = {"variants": VARIANTS, "seeds": 2, "failures": [failed(USUAL[2], 1, "failed", ERROR)]}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("run"))
+    """A run with a variant and an error that are named to do harm."""
+    path = tmp_path_factory.mktemp("run")
+    build(path, **RUN)
+    write_report(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +54,9 @@ def dom(page):
 
 def test_another_folder_with_the_same_run_gives_the_same_bytes(folder, page, tmp_path):
     """Broken if the page holds a date, a random id or the folder's path."""
-    made(tmp_path / "elsewhere")
-    assert (tmp_path / "elsewhere" / "report.html").read_text(encoding="utf-8") == page
+    build(tmp_path / "elsewhere", **RUN)
+    write_page(tmp_path / "again.html", [load(tmp_path / "elsewhere")])
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
     assert str(folder) not in page
 
 
@@ -248,53 +248,43 @@ def test_a_run_in_which_everything_failed_has_its_page(tmp_path):
     assert "2 of 2 cells did not finish" in text and "12 GiB asked" in text
 
 
-@dataclass
-class Compared:
-    label: str
-    metric: str
-    unit: str
-    before: float | int | None
-    after: float | int | None
-    difference: float | int | None
-    verdict: str
-
-
-@pytest.fixture
-def stubbed(monkeypatch):
-    """Runs put side by side and compared by stand-ins, so that only what the page makes of them is tested."""
-    rows = [
-        Compared("backprop", "peak_bytes", "bytes", 2**20, 2**20, 0, "same"),
-        Compared(HOSTILE, "peak_bytes", "bytes", 2**20, 3 * 2**20, 2 * 2**20, "higher"),
-        Compared("gone", "test accuracy", "fraction", 0.5, None, None, "only before"),
-    ]
-
-    def compare_runs(before, after, mismatched=False):
-        if before.folder.path.name == "odd":
-            raise BadInput("backprop: batch_size 32 and 64 <b>")
-        return types.SimpleNamespace(before="", after="", rows=rows, notes=["another torch & so on"])
-
-    comparing = types.ModuleType("dbbench.report.run_comparison")
-    comparing.compare_runs = compare_runs
-    joining = types.ModuleType("dbbench.report.together")
-    joining.together = lambda runs: runs[0]
-    monkeypatch.setitem(sys.modules, comparing.__name__, comparing)
-    monkeypatch.setitem(sys.modules, joining.__name__, joining)
-
-
-def test_several_runs_stand_side_by_side_with_what_changed_between_them(stubbed, tmp_path):
-    for name in ("odd", "old", "new"):
-        build(tmp_path / name, variants=USUAL[:2], seeds=2)
+def test_several_runs_stand_side_by_side_with_what_changed_between_them(tmp_path):
+    """The smaller variant grew by 2 MiB between the last two; the first run trained something else under a name."""
+    grown = replace(USUAL[1], label=HOSTILE)
+    build(tmp_path / "odd", variants=[replace(USUAL[0], options={"policy": "<b>"})], seeds=2)
+    build(tmp_path / "old", variants=[USUAL[0], grown], seeds=2)
+    build(tmp_path / "new", variants=[USUAL[0], replace(grown, activations_mib=24.0)], seeds=2)
     runs = [load(tmp_path / name) for name in ("odd", "old", "new")]
     write_page(tmp_path / "together" / "report.html", runs)
     dom = read((tmp_path / "together" / "report.html").read_text(encoding="utf-8"))
     between = dom.one("section", id="between")
     assert [heading.text for heading in between.all("h3")] == ["From odd to old", "From old to new"]
-    assert "Not compared: backprop: batch_size 32 and 64 <b>" in between.text
+    assert "Not compared: odd and old are not of the same configurations: backprop: options" in between.text
     rows = [[cell.text for cell in row.elements] for row in between.one("tbody").elements]
-    assert rows[0] == [HOSTILE, "peak_bytes", "MiB", "higher", "1.00", "3.00", "+2.00"]
-    assert rows[1] == ["gone", "test accuracy", "fraction", "only before", "0.5", "–", "–"]
-    assert rows[2][3] == "same"
-    assert "another torch & so on" in between.text
+    assert [HOSTILE, "peak", "MiB", "higher", "35.00", "37.00", "+2.00"] in rows
+    verdicts = [row[3] for row in rows]
+    assert verdicts.index("same") > max(i for i, verdict in enumerate(verdicts) if verdict == "higher")
     assert [heading.text for heading in dom.one("section", id="verdict").all("h3")] == ["odd", "old", "new"]
     names = [variant["name"] for variant in json.loads(dom.one("script", id="timeline-data").text)["variants"]]
-    assert names == [f"{run}: {label}" for run in ("odd", "old", "new") for label in ("backprop", "checkpointing")]
+    assert names == ["odd: backprop", "old: backprop", f"old: {HOSTILE}", "new: backprop", f"new: {HOSTILE}"]
+    compared = [row.elements[0].text for row in dom.one("section", id="result-and-cost").one("tbody").elements]
+    assert compared == names
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_make_a_page_in_seconds_that_can_still_be_sent(tmp_path):
+    """Traces make it larger, by the library and eight timelines; what is left out is counted."""
+    write_many(tmp_path / "many")
+    folder = RunFolder(tmp_path / "many")
+    for traced in (False, True):
+        run = load(tmp_path / "many")
+        begun = time.process_time()
+        write_page(tmp_path / "report.html", [run])
+        assert time.process_time() - begun < 20
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert len(page.encode()) < PAGE_BYTES
+        assert ('id="timeline-data"' in page) == traced
+        assert "The tables below show 300 of 3,400 configurations" in page
+        assert re.search(r"Not listed: .* and \d,\d+ more", page)
+        for configuration in run.configurations[::100]:
+            folder.write_trace(configuration.costliest.row.config_hash, trace_of(configuration.costliest))

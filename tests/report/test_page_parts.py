@@ -157,14 +157,12 @@ def test_a_trace_that_disagrees_with_its_record_does_not_replace_it(tmp_path):
     assert "record" in tree.source
 
 
-def test_the_room_for_trees_is_kept_and_what_is_left_out_is_named(tmp_path, monkeypatch):
+def test_the_room_for_trees_is_kept_and_what_is_left_out_is_named(tmp_path):
     build(tmp_path, variants=USUAL, seeds=1, traces=False)
     run = load(tmp_path)
-    whole = trees([run], [""], [])
-    size = whole.trees[0].root.size
-    monkeypatch.setattr("dbbench.report.page.trees.NODES", 3 * size)
-    some = trees([run], [""], [])
-    assert sum(tree.root.size for tree in some.trees) <= 3 * size
+    room = 3 * trees([run], [""], []).trees[0].root.size
+    some = trees([run], [""], [], room)
+    assert len(some.trees) == 3 and sum(tree.root.size for tree in some.trees) <= room
     assert [t.name for t in some.trees] + some.left_out == [variant.label for variant in USUAL]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,15 +10,17 @@ from dbbench.errors import BadInput
 from dbbench.report import text
 from dbbench.report.document import Block, Bullets, Cell, Grid, Section, data, figure, name, words
 from dbbench.report.run import Run
+from dbbench.report.run_comparison import NOTES, Compared, compare_runs
 
+#: Rows over all the pairs, and of one pair at the least.
+_ROWS, _FEWEST = 300, 40
 _VERDICTS = ("higher", "lower", "only before", "only after", "within noise", "not measured", "same")
 
 
 def between(runs: Sequence[Run], names: Sequence[str]) -> list[Section]:
     """Return a section for each consecutive pair of ``runs``; a pair that cannot be compared says why."""
-    from dbbench.report.run_comparison import compare_runs
-
     found = []
+    most = max(_ROWS // max(len(runs) - 1, 1), _FEWEST)
     for (before, after), (old, new) in zip(pairwise(runs), pairwise(names), strict=True):
         title = f"From {text.printable(old)} to {text.printable(new)}"
         try:
@@ -26,46 +28,41 @@ def between(runs: Sequence[Run], names: Sequence[str]) -> list[Section]:
         except BadInput as error:
             found.append(Section(title, [f"Not compared: {data(error)}"]))
             continue
-        blocks: list[Block] = [_counted(comparison.rows), _grid(comparison.rows)]
+        blocks: list[Block] = [_counted(comparison.rows, most), _grid(comparison.rows, most)]
         blocks += [Bullets([data(note) for note in comparison.notes])] if comparison.notes else []
+        blocks.append(NOTES)
         found.append(Section(title, blocks))
     return found
 
 
-def _counted(rows: Sequence[Any]) -> str:
+def _counted(rows: Sequence[Compared], most: int) -> str:
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in _VERDICTS}
     said = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items() if count)
-    return f"{len(rows):,} figures: {said}. What changed stands first." if rows else "The runs share no configuration."
+    listed = f"; {most:,} of them are listed, and `dbbench compare` has all" if len(rows) > most else ""
+    return f"{len(rows):,} figures: {said}. What changed stands first{listed}."
 
 
-def _grid(rows: Sequence[Any]) -> Grid:
+def _grid(rows: Sequence[Compared], most: int) -> Grid:
     rank = {verdict: place for place, verdict in enumerate(_VERDICTS)}
     ordered = sorted(rows, key=lambda row: rank.get(row.verdict, len(rank)))
     header = ["configuration", "metric", "unit", "verdict", "before", "after", "difference"]
-    return Grid(header, [_row(row) for row in ordered], left=4)
+    return Grid(header, [_row(row) for row in ordered[:most]], left=4)
 
 
-def _row(row: Any) -> list[Cell]:
-    in_mib = row.unit == "bytes"
-    plain = text.mib if in_mib else _number
-    lead = [name(row.label), words(row.metric), Cell("MiB") if in_mib else words(row.unit), words(row.verdict)]
-    return [*lead, figure(plain, row.before), figure(plain, row.after), figure(_signed(in_mib), row.difference)]
+def _row(row: Compared) -> list[Cell]:
+    unit = Cell("MiB") if row.unit == "bytes" else words(row.unit)
+    write = _WRITTEN.get(row.unit, text.score)
+    lead = [name(row.label), words(row.metric), unit, words(row.verdict)]
+    return [*lead, *(figure(write, value) for value in (row.before, row.after)), _difference(row, write)]
 
 
-def _signed(in_mib: bool) -> Any:
-    def written(value: Any) -> str:
-        if value is None:
-            return text.MISSING
-        if value == 0:
-            return "0"
-        if in_mib:
-            return text.signed_mib(value)
-        return f"+{_number(value)}" if value > 0 else f"−{_number(-value)}"
-
-    return written
+def _difference(row: Compared, write: Callable[[Any], str]) -> Cell:
+    """The signed difference; one of bytes that MiB would round away is given in bytes."""
+    gap = row.difference
+    if not gap:
+        return Cell(text.MISSING if gap is None else "0", gap)
+    size = f"{abs(gap):,} bytes" if row.unit == "bytes" and abs(gap) < 2**14 else write(abs(gap))
+    return Cell(f"{'−' if gap < 0 else '+'}{size}", gap)
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return text.MISSING
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+_WRITTEN = {"bytes": text.mib, "FLOPs": text.flops, "samples/s": text.whole}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -21,24 +21,22 @@ from markupsafe import Markup
 
 from dbbench.report import sections, tables, text
 from dbbench.report.document import Bullets
-from dbbench.report.figure_style import NothingToDraw, as_svg
+from dbbench.report.figure_style import NothingToDraw, as_svg, evenly
 from dbbench.report.figure_style import page as figure_page
 from dbbench.report.figures import figures_of
 from dbbench.report.page.alternatives import alternative
 from dbbench.report.page.between import between
 from dbbench.report.page.library import Library, plotly_js, policy_source
-from dbbench.report.page.markup import ListView, SectionView, block_view, inline, safe_json, section_view
+from dbbench.report.page.markup import LINES, ROWS, ListView, SectionView, block_view, inline, safe_json, section_view
 from dbbench.report.page.timelines import TIMELINES, choose, payload
-from dbbench.report.page.trees import Node, trees
+from dbbench.report.page.trees import NODES, Node, trees
 from dbbench.report.palette import ROLE_FILLS, ROLE_NAMES
 from dbbench.report.run import Run
+from dbbench.report.together import run_names, together
 from dbbench.report.verdict import bullets, verdict
 from dbbench.results.roles import ROLES
 from dbbench.results.store import write_atomically
 
-#: Rows of the tables that a reader compares; the others list fewer.
-_COMPARED_ROWS = 400
-_COMPARED = ("Result and cost", "Memory at the peak of a training step, MiB")
 #: Tables of words, which nobody sorts.
 _UNSORTED = ("Definitions", "Where these figures come from")
 _CAPTIONS = {
@@ -55,8 +53,10 @@ _CAPTIONS = {
 }
 #: Seven points, the size of a figure's text, are 13 pixels on the page.
 _PIXELS_PER_INCH = 134
-#: A page has 5 MB for everything, 2 MB of it the charting library. A figure that no longer fits is left to its PDF.
-_FIGURES_BYTES = 1_400_000
+#: A page has 5 MB for everything, 2 MB of it the charting library. A figure that no longer fits is left to its PDF, and
+#: trees have what the figures, the timelines and the tables leave.
+_PAGE_BYTES, _FIGURES_BYTES, _TABLES_BYTES = 4_900_000, 1_300_000, 900_000
+_NODE_BYTES = 300
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,18 @@ def write_page(path: Path, runs: Sequence[Run]) -> None:
 def page_html(runs: Sequence[Run]) -> str:
     """Return the page of ``runs``: one HTML document that asks for nothing else."""
     names = _names(runs)
-    whole = _whole(runs)
+    whole = together(runs)
     table = tables.comparison(whole)
+    shown = table.iloc[evenly(range(len(table)), ROWS)]
+    part = _only(whole, set(shown["variant"]))
     timelines = choose(runs, names)
-    held = trees(runs, names, timelines.chosen)
     library = plotly_js() if timelines.chosen else Library("", "")
+    data = safe_json(payload(timelines.chosen)) if timelines.chosen else Markup()
+    figures = _figure_views(whole, table)
+    spent = len(library.packed) + len(data) + sum(len(view.uri) for view in figures) + _TABLES_BYTES
+    held = trees(runs, names, timelines.chosen, min(NODES, (_PAGE_BYTES - spent) // _NODE_BYTES))
     script = _file("page.js") + (_file("timeline.js") if timelines.chosen else "")
-    above, below = (list(map(_section_view, part)) for part in sections.of_report(whole, table))
+    above, below = (list(map(_section_view, half)) for half in sections.of_report(part, shown, whole))
     roles = {role for tree in held.trees for role in tree.root.roles}
     return _template().render(
         title=_title(runs, names),
@@ -106,10 +111,11 @@ def page_html(runs: Sequence[Run]) -> str:
         script=Markup(script),
         policy=f"{policy_source(script.encode())} {library.policy_source}".strip(),
         verdicts=[_verdict_view(run, name, i) for i, (run, name) in enumerate(zip(runs, names, strict=True))],
+        sampled=f"{len(shown):,} of {len(table):,}" if len(shown) < len(table) else "",
         between=_between_views(runs, names),
         above=above,
-        figures=_figure_views(whole, table),
-        timeline=safe_json(payload(timelines.chosen)) if timelines.chosen else "",
+        figures=figures,
+        timeline=data,
         timelines=timelines,
         timelines_most=TIMELINES,
         library=library.packed,
@@ -120,30 +126,17 @@ def page_html(runs: Sequence[Run]) -> str:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """Return what the page calls each run: '' for one alone, else its folder's name, numbered where two share it."""
-    if len(runs) == 1:
-        return [""]
-    found: list[str] = []
-    for run in runs:
-        name = run.folder.path.resolve().name
-        found.append(name if name not in found else f"{name} ({1 + sum(n.startswith(name) for n in found)})")
-    return found
-
-
-def _whole(runs: Sequence[Run]) -> Run:
-    if len(runs) == 1:
-        return runs[0]
-    from dbbench.report.together import together
-
-    return together(runs)
+    """Return what the page calls each run, '' for one alone."""
+    return run_names(runs) if len(runs) > 1 else [""]
 
 
 def _between_views(runs: Sequence[Run], names: Sequence[str]) -> list[SectionView]:
     pairs = between(runs, names) if len(runs) > 1 else []
-    return [
-        section_view(pair, f"between-{i}", f"{pair.title}, figure by figure.", rows=_COMPARED_ROWS)
-        for i, pair in enumerate(pairs)
-    ]
+    return [section_view(pair, f"between-{i}", f"{pair.title}, figure by figure.") for i, pair in enumerate(pairs)]
+
+
+def _only(run: Run, labels: set[str]) -> Run:
+    return replace(run, configurations=[c for c in run.configurations if c.label in labels])
 
 
 def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -153,7 +146,7 @@ def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 def _verdict_view(run: Run, name: str, place: int) -> VerdictView:
     own = tables.comparison(run)
-    each = bullets(run, own)
+    each = bullets(run, own.iloc[evenly(range(len(own)), LINES)])
     listed = block_view(Bullets(each), f"each-{place}", "")
     assert isinstance(listed, ListView)
     said = (verdict(run, own), sections.unfinished(run), sections.note_on_tests(each))
@@ -163,9 +156,8 @@ def _verdict_view(run: Run, name: str, place: int) -> VerdictView:
 
 def _section_view(section: sections.Section) -> SectionView:
     name = re.sub("[^a-z]+", "-", section.title.lower()).strip("-")
-    rows = {"rows": _COMPARED_ROWS} if section.title in _COMPARED else {}
     caption = _CAPTIONS.get(section.title, section.title)
-    return section_view(section, name, caption, sortable=section.title not in _UNSORTED, **rows)
+    return section_view(section, name, caption, sortable=section.title not in _UNSORTED)
 
 
 def _figure_views(run: Run, table: pd.DataFrame) -> list[FigureView]:

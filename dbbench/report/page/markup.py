@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from dbbench.report.document import CODE, DATA, STRONG, Block, Bullets, Cell, Section, plain
 
 #: A page lists so many rows of a table and lines of a list; what is left out is counted.
-ROWS, LINES = 150, 60
+ROWS, LINES = 300, 60
 #: A longer text in a cell, such as an error with its traceback, is cut; the record has the rest.
 CELL_CHARACTERS = 600
 
@@ -77,22 +77,20 @@ class SectionView:
     blocks: list[TableView | ListView | TextView]
 
 
-def section_view(section: Section, id: str, caption: str, sortable: bool = True, rows: int = ROWS) -> SectionView:
+def section_view(section: Section, id: str, caption: str, sortable: bool = True) -> SectionView:
     """Return ``section`` for the template; ids of its tables follow from ``id``, which is unique on the page."""
-    blocks = [block_view(b, f"{id}-{place}", caption, sortable, rows) for place, b in enumerate(section.blocks)]
+    blocks = [block_view(b, f"{id}-{place}", caption, sortable) for place, b in enumerate(section.blocks)]
     return SectionView(id, section.title, blocks)
 
 
-def block_view(
-    block: Block, id: str, caption: str, sortable: bool = True, rows: int = ROWS
-) -> TableView | ListView | TextView:
+def block_view(block: Block, id: str, caption: str, sortable: bool = True) -> TableView | ListView | TextView:
     """Return one block for the template."""
     if isinstance(block, str):
         return TextView(inline(block))
     if isinstance(block, Bullets):
         return ListView([inline(line) for line in block.lines[:LINES]], _left_out(len(block.lines), LINES, "lines"))
-    shown = [[_cell(cell) for cell in row] for row in block.rows[:rows]]
-    note = _left_out(len(block.rows), rows, "rows, in the order of the suite")
+    shown = [[_cell(cell) for cell in row] for row in block.rows[:ROWS]]
+    note = _left_out(len(block.rows), ROWS, "rows")
     header = [inline(title) for title in block.header]
     figures = [any(row[i].value for row in shown) for i in range(len(header))]
     return TableView(id, caption, header, shown, figures, sortable and len(shown) > 1, note)

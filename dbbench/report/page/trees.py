@@ -19,7 +19,7 @@ from dbbench.results.record import Held
 from dbbench.results.roles import ROLES
 
 NO_MODULE = "(no module)"
-#: The page lists so many nodes over all its trees, and so many below one node.
+#: The page lists so many nodes at most over all its trees, and so many below one node.
 NODES, CHILDREN = 4000, 60
 
 
@@ -61,12 +61,12 @@ class Trees:
     left_out: list[str] = field(default_factory=list)
 
 
-def trees(runs: Sequence[Run], names: Sequence[str], chosen: Sequence[Chosen]) -> Trees:
-    """Return the trees of the configurations with a timeline, then of the others, until the page's room is spent.
+def trees(runs: Sequence[Run], names: Sequence[str], chosen: Sequence[Chosen], room: int = NODES) -> Trees:
+    """Return the trees of the configurations with a timeline, then of the others, until ``room`` nodes are spent.
 
     They are built from the trace where the page read one that rises to the record's peak, else from the record.
     """
-    found, room = Trees(), NODES
+    found = Trees()
     traced = {(id(one.run), one.configuration.label): one for one in chosen}
     others = [
         (run, name, configuration)
@@ -77,10 +77,12 @@ def trees(runs: Sequence[Run], names: Sequence[str], chosen: Sequence[Chosen]) -
     for run, name, configuration in sorted(others, key=lambda other: (id(other[0]), other[2].label) not in traced):
         label = text.printable(f"{name}: {configuration.label}" if name else configuration.label)
         tree = _tree(label, configuration, traced.get((id(run), configuration.label))) if room > 0 else None
-        if tree is None or tree.root.size > room:
+        size = tree.root.size if tree else 0
+        if tree is None or size > room:
             found.left_out.append(label)
+            room = 0 if size > room else room  # the rest is not built for the gaps that are left
             continue
-        room -= tree.root.size
+        room -= size
         found.trees.append(tree)
     return found
 
