@@ -142,7 +142,7 @@ def test_hover_says_bytes_by_role_total_phase_module_and_op(opened):
     label = " ".join(wait(opened, lambda: find(opened, "#timeline-plot .hoverlayer").text).split())
     assert re.search(r"instant \d+", label)
     assert re.search(r"[\d.]+ MiB in all, (forward|backward|optimizer)", label)
-    assert re.search(r"aten\.mm in (layers\.\d|head) (allocates|frees) [\d.]+ (MiB|KiB|B) of \w+", label)
+    assert re.search(r"aten\.mm in (layers\.\d|head)\s*(allocates|frees) [\d.]+ (MiB|KiB|B) of \w+", label)
     for role in ("parameters", "optimizer", "activations", "inputs", "buffers"):
         assert re.search(rf"[\d.]+ (MiB|KiB|B) {role}", label), role
 

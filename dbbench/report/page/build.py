@@ -6,7 +6,6 @@ step it carries no charting library.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +14,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from dbbench.report import sections, tables, text
 from dbbench.report.document import Bullets
-from dbbench.report.figure_style import NothingToDraw, as_svg, evenly
-from dbbench.report.figure_style import page as figure_page
-from dbbench.report.figures import figures_of
-from dbbench.report.page.alternatives import alternative
+from dbbench.report.figure_style import evenly
 from dbbench.report.page.between import between
+from dbbench.report.page.drawings import drawings
 from dbbench.report.page.library import Library, plotly_js, policy_source
 from dbbench.report.page.markup import LINES, ROWS, ListView, SectionView, block_view, inline, safe_json, section_view
 from dbbench.report.page.timelines import TIMELINES, choose, payload
@@ -51,26 +47,10 @@ _CAPTIONS = {
     "Definitions": "The words of this report.",
     "Where these figures come from": "Environment, data, tuning and seeds.",
 }
-#: Seven points, the size of a figure's text, are 13 pixels on the page.
-_PIXELS_PER_INCH = 134
-#: A page has 5 MB for everything, 2 MB of it the charting library. A figure that no longer fits is left to its PDF, and
-#: trees have what the figures, the timelines and the tables leave.
-_PAGE_BYTES, _FIGURES_BYTES, _TABLES_BYTES = 4_900_000, 1_300_000, 900_000
-_NODE_BYTES = 300
-
-
-@dataclass(frozen=True)
-class FigureView:
-    """A figure for the template: an image as a data URI, or the reason why there is none."""
-
-    id: str
-    title: str
-    caption: str
-    alternative: str
-    uri: str = ""
-    width: int = 0
-    height: int = 0
-    reason: str = ""
+#: A page has 5 MB for everything, 2 MB of it the charting library; trees have what figures, timelines and tables leave.
+_PAGE_BYTES, _FIGURES_BYTES = 4_900_000, 1_500_000
+#: What the tables take: in any case, a row of each of them, and a node of a tree.
+_TABLES_BYTES, _ROW_BYTES, _NODE_BYTES = 150_000, 2_500, 300
 
 
 @dataclass(frozen=True)
@@ -99,8 +79,9 @@ def page_html(runs: Sequence[Run]) -> str:
     timelines = choose(runs, names)
     library = plotly_js() if timelines.chosen else Library("", "")
     data = safe_json(payload(timelines.chosen)) if timelines.chosen else Markup()
-    figures = _figure_views(whole, table)
-    spent = len(library.packed) + len(data) + sum(len(view.uri) for view in figures) + _TABLES_BYTES
+    figures = drawings(whole, table, _FIGURES_BYTES)
+    spent = len(library.packed) + len(data) + sum(one.size for one in figures)
+    spent += _TABLES_BYTES + _ROW_BYTES * len(shown)
     held = trees(runs, names, timelines.chosen, min(NODES, (_PAGE_BYTES - spent) // _NODE_BYTES))
     script = _file("page.js") + (_file("timeline.js") if timelines.chosen else "")
     above, below = (list(map(_section_view, half)) for half in sections.of_report(part, shown, whole))
@@ -158,32 +139,6 @@ def _section_view(section: sections.Section) -> SectionView:
     name = re.sub("[^a-z]+", "-", section.title.lower()).strip("-")
     caption = _CAPTIONS.get(section.title, section.title)
     return section_view(section, name, caption, sortable=section.title not in _UNSORTED)
-
-
-def _figure_views(run: Run, table: pd.DataFrame) -> list[FigureView]:
-    found, room = [], _FIGURES_BYTES
-    for name in figures_of(table):
-        view = _figure_view(run, table, name)
-        if len(view.uri) > room:
-            reason = f"too large for this page; it is in figures/{name}.pdf"
-            view = FigureView(view.id, view.title, view.caption, "", reason=reason)
-        room -= len(view.uri)
-        found.append(view)
-    return found
-
-
-def _figure_view(run: Run, table: pd.DataFrame, name: str) -> FigureView:
-    draw, caption = figures_of(table)[name]
-    title, id = name.replace("_", " "), f"figure-{name.replace('_', '-')}"
-    with figure_page():
-        try:
-            figure = draw(run, table)
-            body = as_svg(figure).encode()
-        except NothingToDraw as reason:
-            return FigureView(id, title, caption, "", reason=f"not drawn, {reason}")
-    uri = f"data:image/svg+xml;base64,{base64.b64encode(body).decode('ascii')}"
-    width, height = (round(float(inches) * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
-    return FigureView(id, title, caption, alternative(name, table), uri, width, height)
 
 
 def _file(name: str) -> str:

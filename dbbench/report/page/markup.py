@@ -89,19 +89,22 @@ def block_view(block: Block, id: str, caption: str, sortable: bool = True) -> Ta
         return TextView(inline(block))
     if isinstance(block, Bullets):
         return ListView([inline(line) for line in block.lines[:LINES]], _left_out(len(block.lines), LINES, "lines"))
-    shown = [[_cell(cell) for cell in row] for row in block.rows[:ROWS]]
+    shown = [[_cell(cell, first=i == 0) for i, cell in enumerate(row)] for row in block.rows[:ROWS]]
     note = _left_out(len(block.rows), ROWS, "rows")
     header = [inline(title) for title in block.header]
     figures = [any(row[i].value for row in shown) for i in range(len(header))]
     return TableView(id, caption, header, shown, figures, sortable and len(shown) > 1, note)
 
 
-def _cell(cell: Cell) -> CellView:
+def _cell(cell: Cell, first: bool) -> CellView:
     words = cell.words
     if len(words) > CELL_CHARACTERS:
         words = plain(words)[:CELL_CHARACTERS] + " … (cut here)"
     value = "" if cell.value is None else cell.value
-    return CellView(inline(words), str(value.item() if isinstance(value, np.generic) else value))
+    html = inline(words)
+    if first:  # a long name breaks where a reader would break it
+        html = Markup(str(html).replace("_", "_<wbr>"))
+    return CellView(html, str(value.item() if isinstance(value, np.generic) else value))
 
 
 def _left_out(count: int, shown: int, words: str) -> str:

@@ -31,13 +31,13 @@ function unpack(data, variant) {
   const total = at.map((_, i) => Object.values(roles).reduce((sum, sizes) => sum + sizes[i], 0));
   const names = Object.fromEntries(data.roles.map((role) => [role.key, role.name]));
   const events = at.map((_, i) => {
-    if (i === 0) return { phase: "before the step", what: "what is held as the step begins" };
+    if (i === 0) return { phase: "before the step", who: "what is held", what: "as the step begins" };
     const word = (column) => data.words[variant[column][i - 1]];
     const bytes = variant.bytes[i - 1];
     const where = word("module") ? " in " + word("module") : "";
     const role = names[word("role")] ?? word("role");
     const change = bytes < 0 ? "frees " + sized(-bytes) : "allocates " + sized(bytes);
-    return { phase: word("phase"), what: `${word("op")}${where} ${change} of ${role}` };
+    return { phase: word("phase"), who: word("op") + where, what: `${change} of ${role}` };
   });
   return { at, roles, total, events, last: variant.instants - 1 };
 }
@@ -79,7 +79,7 @@ class Timeline {
   traces(colors) {
     const { at, total, events } = this.now;
     const line = (shown, width, color) => ({ shape: "hv", width, color });
-    const said = total.map((bytes, i) => `<b>${mib(bytes)} MiB</b> in all, ${literal(events[i].phase)}<br>${literal(events[i].what)}`);
+    const said = total.map((bytes, i) => `<b>${mib(bytes)} MiB</b> in all, ${literal(events[i].phase)}<br>${literal(events[i].who)}<br>${literal(events[i].what)}`);
     const areas = this.roles().map((role) => ({
       type: "scatter", mode: "lines", x: at, y: this.now.roles[role.key].map((bytes) => bytes / MIB),
       stackgroup: "live", name: role.name, meta: role.key, visible: !this.hidden.has(role.key),
@@ -167,7 +167,7 @@ class Timeline {
     const first = document.createElement("p");
     const bold = document.createElement("strong");
     bold.textContent = `${mib(total[i])} MiB`;
-    first.append(`Instant ${at[i].toLocaleString("en")} of ${this.now.last.toLocaleString("en")}: `, bold, ` in all, ${events[i].phase}; ${events[i].what}.`);
+    first.append(`Instant ${at[i].toLocaleString("en")} of ${this.now.last.toLocaleString("en")}: `, bold, ` in all, ${events[i].phase}; ${events[i].who} ${events[i].what}.`);
     const second = document.createElement("p");
     second.textContent = this.roles().filter((role) => roles[role.key][i] && !this.hidden.has(role.key))
       .map((role) => `${role.name} ${sized(roles[role.key][i])}`).join(", ") || "no byte of the roles shown";
