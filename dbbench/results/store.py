@@ -382,16 +382,26 @@ def to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
 def from_parquet(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.DataFrame | None:
     """Return the columns of ``schema`` from the file at ``path``, None where there is no file.
 
-    Raises BadInput, one line, when it is torn or lacks a column that is not ``optional``.
+    Raises BadInput, one line, when it is torn, lacks a column that is not ``optional``, or holds something else there:
+    another type, or in a column of whole numbers nothing.
     """
+    where = f"{path.parent.name}/{path.name}"
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path.parent.name}/{path.name}: torn or no parquet ({error})") from error
+        raise BadInput(f"{where}: torn or no parquet ({error})") from error
     missing = [name for name in schema.names if name not in table.column_names]
     needed = [name for name in missing if name not in optional]
     if needed:
-        raise BadInput(f"{path.parent.name}/{path.name}: lacks the column '{needed[0]}'")
-    return table.select([name for name in schema.names if name not in missing]).to_pandas()
+        raise BadInput(f"{where}: lacks the column '{needed[0]}'")
+    columns = {}
+    for kind in (schema.field(name) for name in schema.names if name not in missing):
+        try:
+            columns[kind.name] = table.column(kind.name).cast(kind.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise BadInput(f"{where}: the column '{kind.name}' is no {kind.type} ({error})") from error
+        if pa.types.is_integer(kind.type) and columns[kind.name].null_count:
+            raise BadInput(f"{where}: the column '{kind.name}' has a row without a value")
+    return pa.table(columns).to_pandas()
