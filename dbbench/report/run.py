@@ -43,7 +43,10 @@ class Configuration:
 
     @property
     def options(self) -> dict[str, Any]:
-        options = json.loads(self.records[0].row.options_json or "{}")
+        try:
+            options = json.loads(self.records[0].row.options_json or "{}")
+        except (ValueError, RecursionError):  # a hand's work; the cell has the options too, and they tell it apart
+            options = {}
         return options if isinstance(options, dict) else {}
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from dbbench.errors import BadInput
-from dbbench.report import sections, tables, text
+from dbbench.report import latex, sections, tables, text
 from dbbench.report.document import Block, Bullets, code, markdown, markdown_section, plain
 from dbbench.report.figure_style import NothingToDraw, evenly
 from dbbench.report.figure_timeline import replay
@@ -43,6 +43,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[str]:
     order = suite_order(run.info)
     run.folder.write_frames(rows_frame(in_order(run.records, order)), metrics_frame(run.records, order))
     undrawn = write_figures(run, table)
+    latex.write_tables(folder, run, table)
     write_atomically(folder / "summary.csv", tables.to_csv(table))
     write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
     write_page(folder / "report.html", [run])

@@ -80,9 +80,13 @@ def comparison(run: Run) -> pd.DataFrame:
                 row = {name: getattr(record.row, name) for name in _CONFIGURED}
                 error = record.row.error or "no message"
                 row |= {"variant": configuration.label, "seeds": str(record.row.seed), "seeds_finished": 0}
-                row |= {"status": record.row.status, "error": error, "log": record.environment.get("log")}
+                row |= {"status": record.row.status, "error": error, "log": _text(record.environment.get("log"))}
                 rows.append(row)
     return typed_frame(rows, {name: _TYPES[name] for name in COLUMNS})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _compared(run: Run, configuration: Configuration) -> dict[str, Any]:

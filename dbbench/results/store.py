@@ -12,8 +12,6 @@ import bisect
 import gc
 import io
 import json
-import math
-import operator
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +27,9 @@ from pydantic import BaseModel, ValidationError
 from dbbench.errors import BadInput
 from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
-from dbbench.results.record import COLUMNS, SCHEMA_VERSION, Held, Record, Timing, column_type
+from dbbench.results.record import Held, Record, Timing
 from dbbench.results.roles import ROLES
+from dbbench.results.sound import record_problem, roles_against_peak, timing_problem, version_problem
 
 RECORD_LIMIT_BYTES = 20 * 1024
 #: Roles whose holders a report lists one by one.
@@ -65,11 +64,6 @@ CURVES_SCHEMA = pa.schema(
     ]
 )
 
-_BELOW_ZERO = ("seed", "peak_step", "peak_block", "kernel_workspace_bytes")
-#: The columns of whole numbers that count something; a step or a block may be −1, and a residue is signed.
-_WHOLE = tuple(name for name in COLUMNS if column_type(name) == "Int64" and name not in _BELOW_ZERO)
-_whole_of = operator.attrgetter(*_WHOLE)
-
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -84,7 +78,7 @@ class RunFolder:
 
         Raises ValueError when the roles do not sum to the peak, or when no trimming brings it below the limit.
         """
-        mismatch = _roles_against_peak(record)
+        mismatch = roles_against_peak(record)
         if mismatch:
             raise ValueError(f"record {record.row.config_hash}: {mismatch}")
         record, body = _fitted(record)
@@ -93,7 +87,7 @@ class RunFolder:
 
     def read_records(self) -> tuple[list[Record], list[str]]:
         """Return the intact records, ordered by hash, and one line for each file that is not one."""
-        return self._read_models("records", Record, _record_problem)
+        return self._read_models("records", Record, record_problem)
 
     def write_timing(self, timing: Timing) -> None:
         """Write ``timing/<hash>.json``."""
@@ -101,7 +95,7 @@ class RunFolder:
 
     def read_timings(self) -> tuple[list[Timing], list[str]]:
         """Return the intact timings, ordered by hash, and one line for each file that is not one."""
-        return self._read_models("timing", Timing, _timing_problem)
+        return self._read_models("timing", Timing, timing_problem)
 
     def write_trace(self, config_hash: str, frame: pd.DataFrame) -> None:
         """Write ``traces/<hash>.parquet``: the classified memory events of the traced steps, in time order.
@@ -217,7 +211,7 @@ def _read_model(path: Path, model: type[Model]) -> tuple[Model | None, str]:
             return model.model_validate_json(body), ""
         except ValidationError:
             raw = json.loads(body)  # what is not JSON, or of another version, is said before what does not fit
-        return (None, problem) if (problem := _version_problem(raw)) else (model.model_validate(raw), "")
+        return (None, problem) if (problem := version_problem(raw)) else (model.model_validate(raw), "")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -311,53 +305,6 @@ def _role_rank(role: str) -> tuple[int, str]:
     return (ROLES.index(role) if role in ROLES else len(ROLES), role)
 
 
-def _version_problem(raw: Any) -> str:
-    """Say why a record of another schema is left out, before its unknown fields are taken for a hand's work."""
-    row = raw.get("row") if isinstance(raw, dict) else None
-    version = row.get("schema_version", SCHEMA_VERSION) if isinstance(row, dict) else SCHEMA_VERSION
-    return _other_version(version) if isinstance(version, int) else ""
-
-
-def _other_version(version: int) -> str:
-    if version == SCHEMA_VERSION:
-        return ""
-    age = "newer" if version > SCHEMA_VERSION else "older"
-    return f"schema version {version} is {age} than the {SCHEMA_VERSION} this dbbench reads; left out"
-
-
-def _record_problem(record: Record, stem: str) -> str:
-    if record.row.config_hash != stem:
-        return f"holds the hash {record.row.config_hash}, not that of its name; left out"
-    return _other_version(record.row.schema_version) or _impossible(record) or _roles_against_peak(record)
-
-
-def _impossible(record: Record) -> str:
-    """Say which figure no measurement gives: negative, or too large for a column of whole numbers."""
-    for name, value in zip(_WHOLE, _whole_of(record.row), strict=True):
-        if value is not None and not 0 <= value < 2**63:
-            return f"row.{name} is {value}, which nothing measured can be; edited by hand?"
-    return ""
-
-
-def _timing_problem(timing: Timing, stem: str) -> str:
-    if timing.config_hash != stem:
-        return f"holds the hash {timing.config_hash}, not that of its name; left out"
-    if not timing.seconds_per_step or not all(
-        0 < x < math.inf for x in (*timing.seconds_per_step, timing.samples_per_step)
-    ):
-        return "holds no positive times; left out"
-    return ""
-
-
-def _roles_against_peak(record: Record) -> str:
-    """Return '' where the roles sum to the peak (or were not measured), else the two figures."""
-    sizes = [getattr(record.row, f"{role}_bytes") for role in ROLES]
-    if record.row.peak_bytes is None or any(size is None for size in sizes):
-        return ""
-    total = sum(sizes)
-    return "" if total == record.row.peak_bytes else f"roles sum to {total} bytes, the peak is {record.row.peak_bytes}"
-
-
 def write_trace(path: Path, frame: pd.DataFrame) -> None:
     """Write classified memory events to ``path``, columns as `TRACE_SCHEMA`."""
     write_atomically(path, to_parquet(with_makers(frame), TRACE_SCHEMA))
@@ -382,16 +329,26 @@ def to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
 def from_parquet(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.DataFrame | None:
     """Return the columns of ``schema`` from the file at ``path``, None where there is no file.
 
-    Raises BadInput, one line, when it is torn or lacks a column that is not ``optional``.
+    Raises BadInput, one line, when it is torn, lacks a column that is not ``optional``, or holds something else there:
+    another type, or in a column of whole numbers nothing.
     """
+    where = f"{path.parent.name}/{path.name}"
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path.parent.name}/{path.name}: torn or no parquet ({error})") from error
+        raise BadInput(f"{where}: torn or no parquet ({error})") from error
     missing = [name for name in schema.names if name not in table.column_names]
     needed = [name for name in missing if name not in optional]
     if needed:
-        raise BadInput(f"{path.parent.name}/{path.name}: lacks the column '{needed[0]}'")
-    return table.select([name for name in schema.names if name not in missing]).to_pandas()
+        raise BadInput(f"{where}: lacks the column '{needed[0]}'")
+    columns = {}
+    for kind in (schema.field(name) for name in schema.names if name not in missing):
+        try:
+            columns[kind.name] = table.column(kind.name).cast(kind.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise BadInput(f"{where}: the column '{kind.name}' is no {kind.type} ({error})") from error
+        if pa.types.is_integer(kind.type) and columns[kind.name].null_count:
+            raise BadInput(f"{where}: the column '{kind.name}' has a row without a value")
+    return pa.table(columns).to_pandas()
