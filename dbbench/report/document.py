@@ -45,11 +45,15 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. The first ``left`` columns are text, the others figures; header and cells are marked texts."""
+    """A table. The first ``left`` columns are text, the others figures; header and cells are marked texts.
+
+    A page folds it away under the words ``folded``, where there are any.
+    """
 
     header: list[str]
     rows: list[list[Cell]]
     left: int = 1
+    folded: str = ""
 
 
 @dataclass(frozen=True)

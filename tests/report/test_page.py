@@ -262,8 +262,9 @@ def test_several_runs_stand_side_by_side_with_what_changed_between_them(tmp_path
     assert "Not compared: odd and old are not of the same configurations: backprop: options" in between.text
     rows = [[cell.text for cell in row.elements] for row in between.one("tbody").elements]
     assert [HOSTILE, "peak", "MiB", "higher", "35.00", "37.00", "+2.00"] in rows
-    verdicts = [row[3] for row in rows]
-    assert verdicts.index("same") > max(i for i, verdict in enumerate(verdicts) if verdict == "higher")
+    assert {row[3] for row in rows} == {"higher"}, "what is the same is folded away"
+    folded = between.one("details")
+    assert {row.elements[3].text for row in folded.one("tbody").elements} == {"same"}
     assert [heading.text for heading in dom.one("section", id="verdict").all("h3")] == ["odd", "old", "new"]
     names = [variant["name"] for variant in json.loads(dom.one("script", id="timeline-data").text)["variants"]]
     assert names == ["odd: backprop", "old: backprop", f"old: {HOSTILE}", "new: backprop", f"new: {HOSTILE}"]

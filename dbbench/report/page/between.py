@@ -10,11 +10,11 @@ from dbbench.errors import BadInput
 from dbbench.report import text
 from dbbench.report.document import Block, Bullets, Cell, Grid, Section, data, figure, name, words
 from dbbench.report.run import Run
-from dbbench.report.run_comparison import NOTES, Compared, compare_runs
+from dbbench.report.run_comparison import NOISE, NOTES, SAME, Compared, RunComparison, compare_runs
 
 #: Rows over all the pairs, and of one pair at the least.
 _ROWS, _FEWEST = 300, 40
-_VERDICTS = ("higher", "lower", "only before", "only after", "within noise", "not measured", "same")
+_VERDICTS = ("higher", "lower", "only before", "only after", "not measured", NOISE, SAME)
 
 
 def between(runs: Sequence[Run], names: Sequence[str]) -> list[Section]:
@@ -28,25 +28,31 @@ def between(runs: Sequence[Run], names: Sequence[str]) -> list[Section]:
         except BadInput as error:
             found.append(Section(title, [f"Not compared: {data(error)}"]))
             continue
-        blocks: list[Block] = [_counted(comparison.rows, most), _grid(comparison.rows, most)]
+        blocks: list[Block] = [_counted(comparison, most)]
+        blocks += [_grid(comparison.changed, most)] if comparison.changed else []
+        rest = [row for row in comparison.rows if row.verdict in (NOISE, SAME)]
+        blocks += [_grid(rest, most, "What is the same, or differs within noise")] if rest else []
         blocks += [Bullets([data(note) for note in comparison.notes])] if comparison.notes else []
         blocks.append(NOTES)
         found.append(Section(title, blocks))
     return found
 
 
-def _counted(rows: Sequence[Compared], most: int) -> str:
+def _counted(comparison: RunComparison, most: int) -> str:
+    rows, changed = comparison.rows, len(comparison.changed)
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in _VERDICTS}
     said = ", ".join(f"{count:,} {verdict}" for verdict, count in counts.items() if count)
-    listed = f"; {most:,} of them are listed, and `dbbench compare` has all" if len(rows) > most else ""
-    return f"{len(rows):,} figures: {said}. What changed stands first{listed}."
+    cut = f" {most:,} of the {changed:,} that changed are listed; the verb compare has all." if changed > most else ""
+    return f"{len(rows):,} figures: {said}.{cut}"
 
 
-def _grid(rows: Sequence[Compared], most: int) -> Grid:
+def _grid(rows: Sequence[Compared], most: int, folded: str = "") -> Grid:
     rank = {verdict: place for place, verdict in enumerate(_VERDICTS)}
     ordered = sorted(rows, key=lambda row: rank.get(row.verdict, len(rank)))
     header = ["configuration", "metric", "unit", "verdict", "before", "after", "difference"]
-    return Grid(header, [_row(row) for row in ordered[:most]], left=4)
+    if folded and len(rows) > most:
+        folded += f" (the first {most:,} of {len(rows):,})"
+    return Grid(header, [_row(row) for row in ordered[:most]], left=4, folded=folded)
 
 
 def _row(row: Compared) -> list[Cell]:

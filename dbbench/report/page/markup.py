@@ -52,6 +52,7 @@ class TableView:
     figures: list[bool]
     sortable: bool
     note: str
+    folded: str
     kind: str = "table"
 
 
@@ -93,7 +94,7 @@ def block_view(block: Block, id: str, caption: str, sortable: bool = True) -> Ta
     note = _left_out(len(block.rows), ROWS, "rows")
     header = [inline(title) for title in block.header]
     figures = [any(row[i].value for row in shown) for i in range(len(header))]
-    return TableView(id, caption, header, shown, figures, sortable and len(shown) > 1, note)
+    return TableView(id, caption, header, shown, figures, sortable and len(shown) > 1, note, block.folded)
 
 
 def _cell(cell: Cell, first: bool) -> CellView:
