@@ -12,6 +12,7 @@ from rich.console import Console
 from synthetic import USUAL, build, failed, record_of, trace_of
 
 from dbbench.errors import BadInput
+from dbbench.report import summary
 from dbbench.report.definitions import DEFINITIONS
 from dbbench.report.summary import print_summary, write_report
 
@@ -20,6 +21,12 @@ def built(path: Path, **options: object) -> str:
     build(path, **{"variants": USUAL[:5], "seeds": 2, **options})
     write_report(path)
     return (path / "summary.md").read_text()
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing twenty files takes longer than all else; these tests are of the page."""
+    monkeypatch.setattr(summary, "write_figures", lambda run, table: {})
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,7 @@ def test_retained_and_other_are_itemised_to_the_last_byte(folder):
         assert total == getattr(record_of(USUAL[0], 0).row, f"{role}_bytes")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_torn_record_is_named_and_the_report_goes_on(tmp_path):
     build(tmp_path, variants=USUAL[:2], seeds=2)
     torn = tmp_path / "records" / f"{record_of(USUAL[0], 1).row.config_hash}.json"
@@ -113,6 +121,7 @@ def test_torn_traces_and_curves_are_named_and_the_report_goes_on(tmp_path):
     assert (tmp_path / "figures" / "timeline.png").exists(), "the other variant's trace is intact"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_trace_that_does_not_rise_to_its_records_peak_is_named(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     record = record_of(USUAL[0], 0)
@@ -122,6 +131,7 @@ def test_a_trace_that_does_not_rise_to_its_records_peak_is_named(tmp_path):
     assert f"its record's peak is {record.row.peak_bytes}" in problem
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_trace_of_the_right_height_with_other_roles_is_named(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     record = record_of(USUAL[0], 0)
@@ -131,6 +141,7 @@ def test_a_trace_of_the_right_height_with_other_roles_is_named(tmp_path):
     assert "other bytes of temporaries, retained at the peak" in problem
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_cells_that_never_left_a_record_are_counted_and_named(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     here = record_of(USUAL[0], 0).row.config_hash
@@ -157,6 +168,7 @@ def test_an_empty_or_missing_folder_is_one_clear_line(tmp_path):
     assert list(tmp_path.iterdir()) == [], "a refused report leaves nothing behind"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_json_that_is_missing_changes_the_order_and_nothing_else(tmp_path):
     build(tmp_path, variants=USUAL[:3], seeds=1)
     (tmp_path / "run.json").write_text("{")
