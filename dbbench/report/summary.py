@@ -46,7 +46,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[str]:
     latex.write_tables(folder, run, table)
     write_atomically(folder / "summary.csv", tables.to_csv(table))
     write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
-    write_page(folder / "report.html", [run])
+    write_page(folder / "report.html", [run], table)
     if console is not None:
         _print(run, table, console)
     return run.problems

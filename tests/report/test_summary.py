@@ -27,7 +27,7 @@ def built(path: Path, **options: object) -> str:
 def no_figures(monkeypatch):
     """Drawing twenty files takes longer than all else; these tests are of the page."""
     monkeypatch.setattr(summary, "write_figures", lambda run, table: {})
-    monkeypatch.setattr(summary, "write_page", lambda path, runs: None)
+    monkeypatch.setattr(summary, "write_page", lambda path, runs, table: None)
 
 
 @pytest.fixture(scope="module")

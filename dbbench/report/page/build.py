@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -64,16 +65,20 @@ class VerdictView:
     note: Markup
 
 
-def write_page(path: Path, runs: Sequence[Run]) -> None:
-    """Write the page of ``runs``, one or several, to ``path``. Their figures stand side by side, ratios within each."""
-    write_atomically(path, page_html(runs).encode("utf-8"))
+def write_page(path: Path, runs: Sequence[Run], table: pd.DataFrame | None = None) -> None:
+    """Write the page of ``runs``, one or several, to ``path``. Their figures stand side by side, ratios within each.
+
+    ``table`` is their comparison (`dbbench.report.tables.comparison`) where the caller has it already.
+    """
+    write_atomically(path, page_html(runs, table).encode("utf-8"))
 
 
-def page_html(runs: Sequence[Run]) -> str:
+def page_html(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
     """Return the page of ``runs``: one HTML document that asks for nothing else."""
     names = _names(runs)
     whole = together(runs)
-    table = tables.comparison(whole)
+    table = tables.comparison(whole) if table is None else table
+    own = [table] if len(runs) == 1 else [tables.comparison(run) for run in runs]
     shown = table.iloc[evenly(range(len(table)), ROWS)]
     part = _only(whole, set(shown["variant"]))
     timelines = choose(runs, names)
@@ -91,7 +96,7 @@ def page_html(runs: Sequence[Run]) -> str:
         style=Markup(_file("page.css") + _role_colours()),
         script=Markup(script),
         policy=f"{policy_source(script.encode())} {library.policy_source}".strip(),
-        verdicts=[_verdict_view(run, name, i) for i, (run, name) in enumerate(zip(runs, names, strict=True))],
+        verdicts=[_verdict_view(*one, i) for i, one in enumerate(zip(runs, names, own, strict=True))],
         sampled=f"{len(shown):,} of {len(table):,}" if len(shown) < len(table) else "",
         between=_between_views(runs, names),
         above=above,
@@ -125,8 +130,7 @@ def _title(runs: Sequence[Run], names: Sequence[str]) -> str:
     return f"{', '.join(named)}: what training costs and what it learns"
 
 
-def _verdict_view(run: Run, name: str, place: int) -> VerdictView:
-    own = tables.comparison(run)
+def _verdict_view(run: Run, name: str, own: pd.DataFrame, place: int) -> VerdictView:
     each = bullets(run, own.iloc[evenly(range(len(own)), LINES)])
     listed = block_view(Bullets(each), f"each-{place}", "")
     assert isinstance(listed, ListView)
