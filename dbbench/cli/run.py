@@ -75,16 +75,44 @@ def report(
     claims: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also hold the paper's claims against these runs, as Markdown.")
     ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the page of several runs together goes.")] = Path(
+        "report"
+    ),
 ) -> None:
-    """Rebuild the tables and figures of runs, fits and scalings from their folders."""
+    """Rebuild the tables, figures and report.html of runs, and the tables of fits and scalings, from their folders.
+
+    Several runs also get one page over all of them, in --out.
+    """
     from dbbench.report.claims import write_claims
     from dbbench.results.fit import FIT_FILE
+    from dbbench.results.scaling import SCALING_FILE
 
+    trained = [folder for folder in runs if not any((folder / name).exists() for name in (FIT_FILE, SCALING_FILE))]
+    if len(trained) > 1:
+        _check_out(out, runs)
     for folder in runs:
         _rebuild(folder)
+    if len(trained) > 1:
+        _write_joint_page(trained, out)
     if claims is not None:
         for problem in write_claims([folder for folder in runs if not (folder / FIT_FILE).exists()], claims):
             console().print(f"claims: {problem}", markup=False)
+
+
+def _check_out(out: Path, runs: list[Path]) -> None:
+    """Refuse a folder for the page of several runs that a run's own page, or a file, is in the way of."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out}: is a file, not a folder")
+    if out.resolve() in [folder.resolve() for folder in runs]:
+        raise BadInput(f"--out {out}: is one of the runs, which has a report.html of its own; name another folder")
+
+
+def _write_joint_page(folders: list[Path], out: Path) -> None:
+    from dbbench.report.page import write_page
+    from dbbench.report.summary import load_checked
+
+    write_page(out / "report.html", [load_checked(folder) for folder in folders])
+    console().print(f"the page of {len(folders)} runs: {out / 'report.html'}")
 
 
 def _rebuild(folder: Path) -> None:
@@ -105,10 +133,9 @@ def _rebuild(folder: Path) -> None:
         scaling_table.write_scaling(folder, scaling)
         tables = scaling_table.rich_tables(scaling)
     else:
-        from dbbench.report.summary import print_summary, write_report
+        from dbbench.report.summary import write_report
 
-        write_report(folder)
-        print_summary(folder, console())  # with what write_report had to leave out
+        write_report(folder, console())
         return
     for table in tables:
         console().print(table)

@@ -225,11 +225,10 @@ class _Run:
 
     def report(self) -> None:
         """Write the report from the folder and print its table."""
-        from dbbench.report.summary import print_summary, write_report  # matplotlib: only now is it needed
+        from dbbench.report.summary import write_report  # matplotlib: only now is it needed
 
         try:
-            write_report(self._out)  # the problems that it returns are in the summary
-            print_summary(self._out, self._console)
+            write_report(self._out, self._console)  # the problems that it returns are in the summary
         except BadInput as error:  # interrupted before the first cell ended: there is nothing to report on
             self._warn(str(error))
 

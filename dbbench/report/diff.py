@@ -219,9 +219,7 @@ def _sizes(side: Side) -> Counter[tuple[str, str, str, str]]:
 
 def _coarse(side: Side, without_ops: set[str]) -> Side:
     """Return ``side`` without holders, and without ops in the roles ``without_ops``."""
-    held = [
-        row.model_copy(update={"holder": None, "op": "" if row.role in without_ops else row.op}) for row in side.held
-    ]
+    held = [replace(row, holder=None, op="" if row.role in without_ops else row.op) for row in side.held]
     return replace(side, held=held)
 
 

@@ -13,18 +13,27 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, NothingToDraw, blank, legend_at_top, width_points
+from dbbench.report.figure_style import (
+    DOUBLE_COLUMN_INCHES,
+    QUIET,
+    SINGLE_COLUMN_INCHES,
+    NothingToDraw,
+    blank,
+    height_inches,
+    legend_at_top,
+    shortened,
+    width_points,
+)
 from dbbench.report.fit_table import AXIS_UNITS, memory_name, techniques
 from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.results.fit import Fit, FitLine
 
-_LANE_INCHES = 0.078
+_LANE_INCHES = 0.1
 _ROW_GAP_INCHES = 0.13
 _FAMILY_INCHES = 0.24  # the heading of a kind of network
-_FOOT_INCHES, _HEAD_INCHES = 0.4, 0.55
+_FOOT_INCHES, _TITLE_INCHES, _GAP_INCHES = 0.48, 0.35, 0.75
 _MARK_POINTS = 5.0
-_NUMBER_POINTS = 6.0
-_QUIET, _GUTTER = "#6E6E6E", "#F0F0F0"
+_GUTTER = "#F0F0F0"
 
 
 @dataclass(frozen=True)
@@ -50,40 +59,56 @@ class _Scale:
         return math.sqrt(self.left * self.start)
 
 
-def draw(fit: Fit) -> Figure:
-    """Return the figure. Beside a mark stands its value, of backprop and of the largest, with the ratio of the two."""
+def draw(fit: Fit, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
+    """Return the figure; in one column two memories stand beside each other, more below them.
+
+    Beside a mark stands its value, of backprop and of the largest, with the ratio of the two; in one column there is
+    room for the ratio alone.
+    """
     if not fit.lines:
         raise NothingToDraw("no variant was searched")
     names = techniques(fit)
     strokes = variant_strokes(dict.fromkeys(names))
     rows, families, tall = _layout(fit, names, len(strokes))
-    height = tall + _FOOT_INCHES + _HEAD_INCHES
-    figure = blank(DOUBLE_COLUMN_INCHES, height)
-    left = max(width_points(figure, row.name) for row in rows) / 72 + 0.3
+    narrow = width_inches <= SINGLE_COLUMN_INCHES
+    count = len(fit.memories_bytes)
+    across = min(2, count) if narrow else count
+    down = -(-count // across)
+    figure = blank(width_inches, 1.0)
+    marks = [
+        Line2D([], [], color=s.color, marker=s.marker, markersize=6, linestyle="none",
+               label=shortened(figure, name, 72 * width_inches - 30))
+        for name, s in strokes.items()
+    ]  # fmt: skip
+    legend = legend_at_top(figure, marks, 72 * width_inches)
+    head = height_inches(figure, legend) + _TITLE_INCHES
+    height = head + down * tall + (down - 1) * _GAP_INCHES + _FOOT_INCHES
+    figure.set_size_inches(width_inches, height)
     grid = {
-        "left": left / DOUBLE_COLUMN_INCHES,
+        "left": (max(width_points(figure, row.name) for row in rows) / 72 + 0.3) / width_inches,
         "right": 0.99,
         "bottom": _FOOT_INCHES / height,
-        "top": 1 - _HEAD_INCHES / height,
+        "top": 1 - head / height,
         "wspace": 0.06,
+        "hspace": _GAP_INCHES / tall,
     }
-    panels = figure.subplots(1, len(fit.memories_bytes), sharey=True, squeeze=False, gridspec_kw=grid)[0]
-    scale = _scale(fit)
-    for memory, axes in enumerate(panels):
+    every = figure.subplots(down, across, sharey=True, squeeze=False, gridspec_kw=grid)
+    scale = _scale(fit, 0.5 if narrow else 0.3, 0.36 if narrow else 0.12)
+    for axes in every.flat[count:]:
+        axes.set_axis_off()
+    for memory, axes in enumerate(every.flat[:count]):
         axes.set_title(memory_name(fit.memories_bytes[memory]), loc="left", fontweight="bold", fontsize=9)
-        _dress(axes, fit, scale)
+        _dress(axes, scale, 2 if narrow else 1)
         for row in rows:
-            _draw_row(axes, fit, memory, row, strokes, scale)
-    panels[0].set_ylim(tall, 0)
-    panels[0].set_yticks([row.top + len(strokes) * _LANE_INCHES / 2 for row in rows], [row.name for row in rows])
-    beside = blended_transform_factory(figure.transFigure, panels[0].transData)
-    for words, top in families:
-        panels[0].text(0.008, top, words, color=_QUIET, va="center", transform=beside)
-    marks = [
-        Line2D([], [], color=s.color, marker=s.marker, markersize=6, linestyle="none", label=name)
-        for name, s in strokes.items()
-    ]
-    legend_at_top(figure, marks)
+            _draw_row(axes, fit, memory, row, strokes, scale, values=not narrow)
+    every[0, 0].set_ylim(tall, 0)
+    every[0, 0].set_yticks([row.top + len(strokes) * _LANE_INCHES / 2 for row in rows], [row.name for row in rows])
+    for axes in every[:, 0]:
+        beside = blended_transform_factory(figure.transFigure, axes.transData)
+        for words, top in families:
+            axes.text(0.008, top, words, color=QUIET, va="center", transform=beside)
+    words = f"largest {fit.axis} that fits ({AXIS_UNITS[fit.axis]})"
+    figure.supxlabel(words, x=(float(grid["left"]) + 0.99) / 2, y=0.03 / height, fontsize="medium", va="bottom")
     return figure
 
 
@@ -105,18 +130,19 @@ def _layout(fit: Fit, names: list[str], lanes: int) -> tuple[list[_Row], list[tu
     return rows, families, top
 
 
-def _scale(fit: Fit) -> _Scale:
+def _scale(fit: Fit, for_numbers: float, for_gutter: float) -> _Scale:
+    """The shares of the axis that are added behind the largest mark and before the smallest."""
     found = [edge.largest for line in fit.lines for edge in line.edges]
     fitting = [value for value in found if value is not None] or [1]
     start, right = min(fitting) / 1.6, max(fitting) * 1.6
-    right *= (right / start) ** 0.3  # for the numbers
-    return _Scale(start / (right / start) ** 0.12 if None in found else start, start, max(fitting), right)
+    right *= (right / start) ** for_numbers
+    return _Scale(start / (right / start) ** for_gutter if None in found else start, start, max(fitting), right)
 
 
-def _dress(axes: Axes, fit: Fit, scale: _Scale) -> None:
+def _dress(axes: Axes, scale: _Scale, every_power: int) -> None:
     axes.set_xscale("log")
     axes.set_xlim(scale.left, scale.right)
-    powers = [10**n for n in range(9) if scale.start <= 10**n <= scale.most]
+    powers = [10**n for n in range(0, 9, every_power) if scale.start <= 10**n <= scale.most]
     gutter = [scale.gutter] if scale.left < scale.start else []
     axes.xaxis.set_major_locator(FixedLocator([*gutter, *powers]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -126,10 +152,11 @@ def _dress(axes: Axes, fit: Fit, scale: _Scale) -> None:
     axes.tick_params(axis="both", length=0)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_xlabel(f"largest {fit.axis} that fits ({AXIS_UNITS[fit.axis]})", labelpad=2 if not gutter else -5)
 
 
-def _draw_row(axes: Axes, fit: Fit, memory: int, row: _Row, strokes: dict[str, Stroke], scale: _Scale) -> None:
+def _draw_row(
+    axes: Axes, fit: Fit, memory: int, row: _Row, strokes: dict[str, Stroke], scale: _Scale, values: bool
+) -> None:
     tall = len(strokes) * _LANE_INCHES
     axes.fill_between([scale.left, scale.start], row.top, row.top + tall, color=_GUTTER, linewidth=0, zorder=0)
     found = {name: line.edges[memory].largest for name, line in row.lines.items()}
@@ -149,11 +176,13 @@ def _draw_row(axes: Axes, fit: Fit, memory: int, row: _Row, strokes: dict[str, S
             continue
         axes.plot([scale.start, value], [y, y], color=stroke.color, linewidth=0.7, alpha=0.35, zorder=1)
         axes.plot(value, y, markeredgecolor="white", markeredgewidth=0.3, **shape)
-        if value == most or line.method == "backprop":
-            words = ("≥ " if line.edges[memory].following is None else "") + f"{value:,}"
-            ratio = fit.ratio(line, memory)
-            words += f" ({ratio:.3g}×)" if ratio is not None and line.method != "backprop" else ""
+        ratio = fit.ratio(line, memory) if line.method != "backprop" else None
+        if value == most or (values and line.method == "backprop"):
+            bound = "≥ " if line.edges[memory].following is None else ""
+            words = f"{bound}{value:,}" + (f" ({ratio:.3g}×)" if ratio is not None else "")
+            if not values and ratio is not None:
+                words = f"{bound}{ratio:.3g}×"
             axes.annotate(
                 words, (value, y), xytext=(5, 0), textcoords="offset points", va="center_baseline",
-                color=stroke.color, fontsize=_NUMBER_POINTS,
+                color=stroke.color,
             )  # fmt: skip

@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dbbench.errors import BadInput
 from dbbench.report.figure_style import (
     DOUBLE_COLUMN_INCHES,
+    NOTE_INCHES,
+    SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
+    drawable,
+    height_inches,
+    legend_below,
     light_grid,
+    say_left_out,
     shortened,
     width_points,
 )
-from dbbench.report.palette import variant_strokes
+from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.report.run import Configuration, Run
 from dbbench.results.frames import final_metric
 
 _LINE_POINTS = 9.5
 
+#: Budget fractions, mean and sd (None with one seed) of a metric.
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+Name = TypeVar("Name")
 
-def draw(run: Run, table: pd.DataFrame) -> Figure:
-    """Return the figure; labels stand at the lines' right ends, spread until none covers another."""
-    headlines = [final_metric(record) for c in run.configurations for record in c.finished]
+
+def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
+    """Return the figure; labels stand at the lines' right ends, spread until none covers another.
+
+    In one column, where they would leave no room, they stand in a legend.
+    """
+    headlines = (final_metric(record) for c in run.configurations for record in c.finished)
     name = next((metric.name for metric in headlines if metric is not None), None)
-    curves = {c.label: found for c in run.configurations if name and (found := _over_seeds(run, c, name)) is not None}
+    present = {id(c.folder): c.folder for c in run.configurations}
+    curved = {key: folder.with_curves() for key, folder in present.items()}
+    known = [c for c in run.configurations if any(r.row.config_hash in curved[id(c.folder)] for r in c.finished)]
+    chosen = drawable(known)
+    curves = {c.label: found for c in chosen if name and (found := _over_seeds(c, name)) is not None}
     if not curves:
         raise NothingToDraw("no finished cell left a validation curve")
     strokes = variant_strokes(c.label for c in run.configurations)
-    height = max(2.6, 0.75 + len(curves) * _LINE_POINTS / 72)
-    figure = blank(DOUBLE_COLUMN_INCHES, height)
+    narrow = width_inches <= SINGLE_COLUMN_INCHES
+    head = 0.08 + (NOTE_INCHES if len(chosen) < len(known) else 0)
+    tall, foot, right = max(2.1, 0.25 + len(curves) * _LINE_POINTS / 72), 0.42, 0.1
+    figure = blank(width_inches, tall + foot + head)
     names = {label: shortened(figure, label, 150) for label in curves}
-    room = (max(width_points(figure, n) for n in names.values()) + 22) / 72
-    axes = figure.add_axes((0.075, 0.42 / height, 0.925 - room / DOUBLE_COLUMN_INCHES, 1 - 0.5 / height))
+    if narrow:
+        tall = 1.9
+        foot += _legend_inches(figure, {names[label]: strokes[label] for label in curves})
+        figure.set_size_inches(width_inches, tall + foot + head)
+    else:
+        right = (max(width_points(figure, n) for n in names.values()) + 22) / 72
+    height, left = tall + foot + head, 0.52
+    axes = figure.add_axes(
+        (left / width_inches, foot / height, (width_inches - left - right) / width_inches, tall / height)
+    )
+    _draw_lines(axes, curves, strokes)
+    axes.set_ylabel(f"validation {name}")
+    if not narrow:
+        ends = [(names[label], mean[-1], strokes[label].color) for label, (_, mean, _) in curves.items()]
+        _name_lines(figure, axes, ends)
+    say_left_out(figure, len(chosen), len(known))
+    return figure
+
+
+def _draw_lines(axes: Axes, curves: dict[str, Curve], strokes: dict[str, Stroke]) -> None:
     for label, (fraction, mean, sd) in curves.items():
         stroke = strokes[label]
         axes.plot(
@@ -53,25 +93,30 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
     axes.set_ylim(axes.get_ylim())  # settles the scale, which the heights of the labels depend on
     axes.set_xlim(0, max(float(fraction[-1]) for fraction, _, _ in curves.values()))
     axes.set_xlabel("share of the budget spent")
-    axes.set_ylabel(f"validation {name}")
     light_grid(axes, "y")
 
-    _name_lines(
-        figure, axes, {names[label]: (mean[-1], strokes[label].color) for label, (_, mean, _) in curves.items()}
-    )
-    return figure
+
+def _legend_inches(figure: Figure, strokes: dict[str, Stroke]) -> float:
+    """Name the lines at the foot of the figure; return the inches that takes."""
+    handles = [
+        Line2D([], [], color=s.color, linestyle=s.dash, marker=s.marker, markersize=3, label=name)
+        for name, s in strokes.items()
+    ]
+    figure_points = 72 * figure.get_size_inches()[0]
+    return height_inches(figure, legend_below(figure, handles, figure_points)) + 0.05
 
 
-def _name_lines(figure: Figure, axes: Axes, ends: dict[str, tuple[float, str]]) -> None:
-    """Write each name beside the axes, with a hairline in its colour from the end of its line."""
+def _name_lines(figure: Figure, axes: Axes, ends: list[tuple[str, float, str]]) -> None:
+    """Write each name beside the axes, with a hairline in its colour from its line's end; ends as name, y, colour."""
     box = axes.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
     pixels = figure.dpi / 72
-    wanted = {name: (axes.transData.transform((0, y))[1] - box.y0) / box.height for name, (y, _) in ends.items()}
-    for name, y in spread(wanted, _LINE_POINTS * pixels / box.height).items():
-        line = {"arrowstyle": "-", "color": ends[name][1], "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+    wanted = {i: (axes.transData.transform((0, y))[1] - box.y0) / box.height for i, (_, y, _) in enumerate(ends)}
+    for i, y in spread(wanted, _LINE_POINTS * pixels / box.height).items():
+        name, _, color = ends[i]
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
         axes.annotate(
             name,
-            (1, wanted[name]),
+            (1, wanted[i]),
             xycoords="axes fraction",
             xytext=(1 + 16 * pixels / box.width, y),
             textcoords="axes fraction",
@@ -80,7 +125,7 @@ def _name_lines(figure: Figure, axes: Axes, ends: dict[str, tuple[float, str]]) 
         )
 
 
-def spread(wanted: dict[str, float], spacing: float) -> dict[str, float]:
+def spread(wanted: dict[Name, float], spacing: float) -> dict[Name, float]:
     """Return heights in [0, 1], in the order wanted, at least ``spacing`` apart, with the least squared shift.
 
     Labels that would touch are pooled and centred on their mean (isotonic regression by pooling of violators).
@@ -97,9 +142,7 @@ def spread(wanted: dict[str, float], spacing: float) -> dict[str, float]:
     return {label: start + i * spacing for i, (label, start) in enumerate(zip(order, starts, strict=True))}
 
 
-def _over_seeds(
-    run: Run, configuration: Configuration, name: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
+def _over_seeds(configuration: Configuration, name: str) -> Curve | None:
     """Return budget fractions, mean and sd (None with one seed) of a metric on the validation split.
 
     Seeds are read at the same fractions by linear interpolation, for a budget in seconds puts their evaluations at
@@ -108,7 +151,7 @@ def _over_seeds(
     lines = []
     for record in configuration.finished:
         try:
-            frame = run.folder.read_curves(record.row.config_hash)
+            frame = configuration.folder.read_curves(record.row.config_hash)
         except BadInput:
             continue  # the summary lists torn files among its problems
         if frame is None:

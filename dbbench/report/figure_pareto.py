@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dbbench.report.figure_style import (
+    DOUBLE_COLUMN_INCHES,
     MIB,
+    MOST_VARIANTS,
+    NOTE_INCHES,
     SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
+    drawable,
     height_inches,
     legend_below,
     light_grid,
+    say_left_out,
     width_points,
     wrapped,
 )
@@ -27,8 +33,9 @@ from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.report.run import Run
 from dbbench.report.tables import metric_name
 
-_AXES_INCHES = (0.52, 2.74, 2.3)  # left edge, width, height
-_LABEL_POINTS = 84.0
+_LEFT_INCHES, _RIGHT_INCHES = 0.52, 0.09
+_LABEL_POINTS = {SINGLE_COLUMN_INCHES: 84.0, DOUBLE_COLUMN_INCHES: 130.0}
+_HEIGHT_INCHES = {SINGLE_COLUMN_INCHES: 2.3, DOUBLE_COLUMN_INCHES: 2.9}
 _LINE_POINTS = 9.0
 _LOG_ABOVE = 8.0
 _RADII = (6, 11, 17, 24, 32, 42, 54)
@@ -36,24 +43,32 @@ _RADII = (6, 11, 17, 24, 32, 42, 54)
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in points from the axes' corner
 
 
-def draw(run: Run, table: pd.DataFrame) -> Figure:
-    """Return the figure. A label that finds no free place near its point moves to a key at the foot."""
-    shown = table[(table["status"] == "ok") & table["peak_bytes"].notna() & table["metric_mean"].notna()]
-    if shown.empty:
+def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
+    """Return the figure. A label that finds no free place near its point moves to a key at the foot.
+
+    With more variants than can be told apart those are named that no other beats on both axes; the others are dots.
+    """
+    points = table[(table["status"] == "ok") & table["peak_bytes"].notna() & table["metric_mean"].notna()]
+    if points.empty:
         raise NothingToDraw("no finished cell has both a peak and a metric")
+    shown = points if len(points) <= MOST_VARIANTS else _front(points)
     strokes = variant_strokes(c.label for c in run.configurations)
-    left, width, height = _AXES_INCHES
-    figure = blank(SINGLE_COLUMN_INCHES, height + 0.5)
-    axes = figure.add_axes(
-        (left / SINGLE_COLUMN_INCHES, 0.4 / (height + 0.5), width / SINGLE_COLUMN_INCHES, height / (height + 0.5))
-    )
-    for _, row in shown.iterrows():
-        stroke = strokes[row["variant"]]
-        sd = None if pd.isna(row["metric_sd"]) else float(row["metric_sd"])
+    height, foot = _HEIGHT_INCHES[width_inches], 0.4
+    head = 0.1 + (NOTE_INCHES if len(shown) < len(points) else 0)
+    figure = blank(width_inches, foot + height + head)
+    axes = figure.add_axes(_place(width_inches, foot, height, head))
+    if len(shown) < len(points):
+        rest = points[~points["variant"].isin(shown["variant"])]
+        mark: Any = {"marker": ".", "markersize": 3, "color": "#BBBBBB", "linestyle": "none", "zorder": 1}
+        axes.plot((rest["peak_bytes"] / MIB).to_numpy(float), rest["metric_mean"].to_numpy(float), **mark)
+    for variant, peak_bytes, mean, sd in shown[["variant", "peak_bytes", "metric_mean", "metric_sd"]].itertuples(
+        index=False
+    ):
+        stroke = strokes[variant]
         axes.errorbar(
-            row["peak_bytes"] / MIB,
-            float(row["metric_mean"]),
-            yerr=sd,
+            peak_bytes / MIB,
+            float(mean),
+            yerr=None if pd.isna(sd) else float(sd),
             color=stroke.color,
             marker=stroke.marker,
             markersize=4.5,
@@ -63,14 +78,37 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
             elinewidth=0.8,
             linestyle="none",
         )
-    _scale(axes, shown)
+    _scale(axes, points)
     spread = "mean ± sd over seeds" if shown["metric_sd"].notna().any() else "one seed"
     axes.set_ylabel(f"{metric_name(table)} ({spread})")
     light_grid(axes, "both")
-    unplaced = _label(figure, axes, shown)
+    if len(shown) == len(points):
+        unplaced = _label(figure, axes, shown, _LABEL_POINTS[width_inches])
+    else:  # no words over the dots
+        unplaced = list(shown["variant"])
     if unplaced:
-        _key(figure, axes, {name: strokes[name] for name in unplaced})
+        foot += _key(figure, {name: strokes[name] for name in unplaced}, width_inches) + 0.05
+        figure.set_size_inches(width_inches, foot + height + head)
+        axes.set_position(_place(width_inches, foot, height, head))
+    say_left_out(figure, len(shown), len(points), "variants named: no other holds less and scores as well")
     return figure
+
+
+def _place(width_inches: float, foot: float, height: float, head: float) -> tuple[float, float, float, float]:
+    """Where the axes stand on a page with such room below and above them, in shares of it."""
+    total = foot + height + head
+    left, width = _LEFT_INCHES / width_inches, (width_inches - _LEFT_INCHES - _RIGHT_INCHES) / width_inches
+    return left, foot / total, width, height / total
+
+
+def _front(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that no row with as small a peak beats, thinned evenly to what can be told apart."""
+    sign = -1.0 if (points["metric_direction"] == "lower").all() else 1.0
+    gains = sign * points["metric_mean"].to_numpy(float)
+    order = np.lexsort((-gains, points["peak_bytes"].to_numpy(float)))
+    best = np.maximum.accumulate(gains[order])
+    front = [i for rank, i in enumerate(order) if rank == 0 or gains[i] > best[rank - 1]]
+    return points.iloc[sorted(drawable(front))]
 
 
 def _scale(axes: Axes, shown: pd.DataFrame) -> None:
@@ -89,7 +127,7 @@ def _scale(axes: Axes, shown: pd.DataFrame) -> None:
     axes.set_ylim(axes.get_ylim())  # settles the scale, which the places of the labels depend on
 
 
-def _label(figure: Figure, axes: Axes, shown: pd.DataFrame) -> list[str]:
+def _label(figure: Figure, axes: Axes, shown: pd.DataFrame, limit_points: float) -> list[str]:
     """Place a label beside each point where nothing is in its way; return those without a place."""
     frame = axes.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
     points, obstacles = [], []
@@ -106,7 +144,7 @@ def _label(figure: Figure, axes: Axes, shown: pd.DataFrame) -> list[str]:
     unplaced = []
     for i in sorted(range(len(points)), key=lambda i: (-_crowd(points, i), i)):
         name = shown["variant"].iloc[i]
-        words = wrapped(figure, name, _LABEL_POINTS)
+        words = wrapped(figure, name, limit_points)
         size = (width_points(figure, words), _LINE_POINTS * (1 + words.count("\n")))
         others = [box for j, box in enumerate(obstacles) if j != i]
         for box, anchor in _candidates(points[i], size):
@@ -168,9 +206,9 @@ def _crosses(start: tuple[float, float], end: tuple[float, float], boxes: tuple[
     return False
 
 
-def _key(figure: Figure, axes: Axes, strokes: dict[str, Stroke]) -> None:
-    """Name the points without a label below the axes, which keep their size."""
-    limit = 72 * SINGLE_COLUMN_INCHES
+def _key(figure: Figure, strokes: dict[str, Stroke], width_inches: float) -> float:
+    """Name the points without a label at the foot of the figure; return the inches that takes."""
+    limit = 72 * width_inches
     handles = [
         Line2D(
             [],
@@ -183,9 +221,4 @@ def _key(figure: Figure, axes: Axes, strokes: dict[str, Stroke]) -> None:
         )
         for name, s in strokes.items()
     ]
-    legend = legend_below(figure, handles, limit)
-    left, width, height = _AXES_INCHES
-    foot = height_inches(figure, legend) + 0.45
-    total = foot + height + 0.1
-    figure.set_size_inches(SINGLE_COLUMN_INCHES, total)
-    axes.set_position((left / SINGLE_COLUMN_INCHES, foot / total, width / SINGLE_COLUMN_INCHES, height / total))
+    return height_inches(figure, legend_below(figure, handles, limit))

@@ -11,7 +11,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, NothingToDraw, blank, height_inches, legend_below
+from dbbench.report.figure_style import (
+    DOUBLE_COLUMN_INCHES,
+    QUIET,
+    SINGLE_COLUMN_INCHES,
+    NothingToDraw,
+    blank,
+    height_inches,
+    legend_below,
+    shortened,
+)
 from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.results.scaling import Scaling, ScalingLine
 
@@ -23,36 +32,48 @@ PANELS = {
     "state_own_peak_bytes": "parameters + gradients\n+ optimizer",
 }
 AXIS_NAMES = {"batch": "batch", "depth": "layers", "width": "width", "sequence": "sequence length", "blocks": "blocks"}
-_PLOT_INCHES = 2.35
+_PLOT_INCHES, _SMALL_PLOT_INCHES = 2.35, 1.75
 _LABEL_POINTS = 7.5  # between the middles of two numbers
-_QUIET = "#6E6E6E"
 
 
-def draw(scaling: Scaling) -> Figure:
-    """Return the figure. All panels have one scale, so that a line's height can be compared between them."""
+def draw(scaling: Scaling, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
+    """Return the figure, in one column two panels a row. All have one scale, so that lines can be compared."""
     panels = {
         q: title for q, title in PANELS.items() if any(size for line in scaling.lines for _, size in line.series(q))
     }
     if not panels:
         raise NothingToDraw("no variant holds anything")
     strokes = variant_strokes(line.variant for line in scaling.lines)
-    figure = blank(DOUBLE_COLUMN_INCHES, _PLOT_INCHES + 1.2)
+    columns = len(panels) if width_inches > SINGLE_COLUMN_INCHES else min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    plot = _PLOT_INCHES if rows == 1 else _SMALL_PLOT_INCHES
+    figure = blank(width_inches, plot + 1.2)
     marks = [
-        Line2D([], [], color=s.color, marker=s.marker, markersize=4, linestyle=s.dash, label=name)
+        Line2D([], [], color=s.color, marker=s.marker, markersize=4, linestyle=s.dash,
+               label=shortened(figure, name, 72 * width_inches - 40))
         for name, s in strokes.items()
-    ]
-    legend = legend_below(figure, marks, 72 * DOUBLE_COLUMN_INCHES)
-    foot, head = height_inches(figure, legend) + 0.45, 0.38
-    height = foot + _PLOT_INCHES + head
-    figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
-    grid = {"left": 0.075, "right": 0.995, "bottom": foot / height, "top": 1 - head / height, "wspace": 0.1}
-    axes = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False, gridspec_kw=grid)[0]
+    ]  # fmt: skip
+    legend = legend_below(figure, marks, 72 * width_inches)
+    foot, head, gap = height_inches(figure, legend) + 0.45, 0.38, 0.55
+    height = foot + rows * plot + (rows - 1) * gap + head
+    figure.set_size_inches(width_inches, height)
+    grid = {
+        "left": 0.52 / width_inches, "right": 1 - 0.035 / width_inches, "bottom": foot / height,
+        "top": 1 - head / height, "wspace": 0.1, "hspace": gap / plot,
+    }  # fmt: skip
+    every = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False, gridspec_kw=grid).flatten()
+    axes = every[: len(panels)]
+    for one in every[len(panels) :]:
+        one.set_axis_off()
     for one, (quantity, title) in zip(axes, panels.items(), strict=True):
         _scale(one, scaling)
-        one.set_title(title, loc="left", fontweight="bold", linespacing=1.0)
+        one.set_title(title.replace(", ", ",\n") if rows > 1 else title, loc="left", fontweight="bold", linespacing=1.0)
+        one.tick_params(axis="x", labelbottom=True)
         for line in scaling.lines:
             _draw_line(one, line, quantity, strokes[line.variant], scaling)
     axes[0].set_ylim(axes[0].get_ylim())  # settles the scale, which the places of the numbers depend on
+    for one in axes[-columns:]:
+        one.set_xlabel(f"{AXIS_NAMES[scaling.axis]} (log scale)", labelpad=2)
     for one, quantity in zip(axes, panels, strict=True):
         _number(figure, one, scaling, quantity, strokes)
     return figure
@@ -71,7 +92,6 @@ def _scale(axes: Axes, scaling: Scaling) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(_size))
     axes.grid(color="#E4E4E4", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"{AXIS_NAMES[scaling.axis]} (log scale)", labelpad=2)
 
 
 def _spread(values: list[int]) -> list[int]:
@@ -124,7 +144,7 @@ def _number(figure: Figure, axes: Axes, scaling: Scaling, quantity: str, strokes
     behind = blended_transform_factory(axes.transData, axes.transAxes)
     places = _apart([height for height, _, _ in merged], bottom + 4, top - 4)
     for (_, words, colors), place in zip(merged, places, strict=True):
-        color = colors[0] if len(colors) == 1 else _QUIET
+        color = colors[0] if len(colors) == 1 else QUIET
         axes.annotate(
             words, (end, (place - bottom) / (top - bottom)), xycoords=behind, xytext=(5, 0),
             textcoords="offset points", va="center_baseline", color=color,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import pandas as pd
@@ -19,12 +20,21 @@ from matplotlib.text import Text
 
 from dbbench.errors import BadInput
 from dbbench.report.palette import Fill
+from dbbench.report.svg import smaller
 from dbbench.results.store import write_atomically
 
 SINGLE_COLUMN_INCHES = 3.35
 DOUBLE_COLUMN_INCHES = 6.9
+#: What a figure's file adds to its name at each width.
+WIDTHS = {"": DOUBLE_COLUMN_INCHES, "_one_column": SINGLE_COLUMN_INCHES}
 FONT_POINTS = 7.0
+#: A figure with a row or a line a variant shows so many: what fits a page, and what can be told apart. Of more than
+#: that it is a sample, which need not fill the page.
+MOST_VARIANTS, SAMPLE = 24, 12
 MIB = 2**20
+QUIET = "#6E6E6E"
+#: The room that `say_left_out` takes.
+NOTE_INCHES = 0.17
 PNG_DPI = 200
 
 _RC: dict[Any, Any] = {
@@ -58,7 +68,14 @@ _RC: dict[Any, Any] = {
 _METADATA: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    ".svg": {"Creator": None, "Date": None, "Format": None, "Type": None},
 }
+#: What a figure can be.
+SUFFIXES = tuple(_METADATA)
+_SAVED = (".png", ".pdf")
+
+
+Item = TypeVar("Item")
 
 
 class NothingToDraw(Exception):
@@ -81,38 +98,68 @@ def blank(width_inches: float, height_inches: float) -> Figure:
     return figure
 
 
+def drawable(items: Sequence[Item]) -> list[Item]:
+    """Return the variants to draw: all, or a sample of `SAMPLE` evenly over their order where no page holds them."""
+    return evenly(items, MOST_VARIANTS if len(items) <= MOST_VARIANTS else SAMPLE)
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most ``most`` of the items, the first and the last among them, evenly spaced in their order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def say_left_out(figure: Figure, shown: int, of: int, words: str = "variants, evenly over the run's order") -> None:
+    """Write at the head of a figure that it shows ``shown`` of ``of``; nothing where it shows all."""
+    if shown < of:
+        inches = figure.get_size_inches()[1]
+        figure.text(0.01, 1 - 0.03 / inches, f"{shown:,} of {of:,} {words}", va="top", color=QUIET)
+
+
 def save(figure: Figure, stem: Path) -> None:
     """Write ``stem.png`` (200 dpi) and ``stem.pdf`` (fonts embedded as Type 42), without dates or versions."""
-    for suffix in _METADATA:
+    for suffix in _SAVED:
         save_as(figure, stem.with_suffix(suffix))
 
 
 def save_as(figure: Figure, path: Path) -> None:
-    """Write the one file ``path``, PNG or PDF by its suffix. Raises BadInput for another suffix."""
+    """Write the one file ``path``, PNG, PDF or SVG by its suffix. Raises BadInput for another suffix."""
     suffix = path.suffix.lower()
     if suffix not in _METADATA:
-        raise BadInput(f"{path}: a figure is a {' or a '.join(_METADATA)} file, not '{path.suffix}'")
+        raise BadInput(f"{path}: a figure is a {' or a '.join(SUFFIXES)} file, not '{path.suffix}'")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix[1:], dpi=PNG_DPI, metadata=_METADATA[suffix])
     write_atomically(path, buffer.getvalue())
 
 
+def as_svg(figure: Figure) -> str:
+    """Return ``figure`` as an SVG document, glyphs as paths, without dates or versions: the same text on every build.
+
+    Its ids are hashes salted alike in every figure, so several of these go into one page as images, not inline.
+    """
+    buffer = io.BytesIO()
+    nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    return smaller(buffer.getvalue().decode("utf-8"))
+
+
 def width_points(figure: Figure, words: str) -> float:
     """Return how wide ``words`` are, in points, as the page sets them."""
     probe = Text(0, 0, words, figure=figure)
-    box = probe.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    return float(box.width * 72 / figure.dpi)
+    return _points(figure, probe.get_window_extent(_renderer(figure)).width)
 
 
 def shortened(figure: Figure, words: str, limit_points: float) -> str:
     """Return ``words``, cut in the middle with an ellipsis until they fit: both ends of a label tell it apart."""
     if width_points(figure, words) <= limit_points:
         return words
-    for keep in range(len(words) - 1, 1, -1):
-        short = f"{words[: (keep + 1) // 2]}…{words[len(words) - keep // 2 :]}"
-        if width_points(figure, short) <= limit_points:
-            return short
-    return "…"
+
+    def cut(keep: int) -> str:
+        return f"{words[: (keep + 1) // 2]}…{words[len(words) - keep // 2 :]}" if keep > 1 else "…"
+
+    fits = bisect.bisect_left(range(2, len(words)), True, key=lambda k: width_points(figure, cut(k)) > limit_points)
+    return cut(fits + 1)
 
 
 def wrapped(figure: Figure, words: str, limit_points: float, lines: int = 2) -> str:
@@ -139,24 +186,35 @@ def swatch(fill: Fill, label: str) -> Patch:
 
 def legend_below(figure: Figure, handles: list[Any], limit_points: float) -> Legend:
     """Put a legend at the foot of the figure in as many columns as fit its width."""
-    for columns in range(len(handles), 0, -1):
-        legend = figure.legend(handles=handles, loc="lower center", ncols=columns, borderaxespad=0.2)
-        box = legend.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-        if box.width * 72 / figure.dpi <= limit_points or columns == 1:
+    return _legend(figure, handles, limit_points, loc="lower center")
+
+
+def legend_at_top(figure: Figure, handles: list[Any], limit_points: float) -> Legend:
+    """Put a legend at the head of the figure in as many columns as fit its width."""
+    return _legend(figure, handles, limit_points, loc="upper left", handletextpad=0.3)
+
+
+def _legend(figure: Figure, handles: list[Any], limit_points: float, **options: Any) -> Legend:
+    count = len(handles)
+    for columns in dict.fromkeys(-(-count // rows) for rows in range(1, count + 1)):  # columns of even length
+        legend = figure.legend(handles=handles, ncols=columns, borderaxespad=0.2, **options)
+        if columns == 1 or _points(figure, legend.get_window_extent(_renderer(figure)).width) <= limit_points:
             return legend
         legend.remove()
     raise ValueError("a legend needs a handle")
 
 
-def legend_at_top(figure: Figure, handles: list[Any]) -> Legend:
-    """Put a legend in one line at the head of the figure."""
-    return figure.legend(handles=handles, loc="upper left", ncols=len(handles), borderaxespad=0.2, handletextpad=0.3)
+def _renderer(figure: Figure) -> Any:
+    return figure.canvas.get_renderer()  # type: ignore[attr-defined]
+
+
+def _points(figure: Figure, pixels: float) -> float:
+    return float(pixels * 72 / figure.dpi)
 
 
 def height_inches(figure: Figure, artist: Any) -> float:
     """Return how tall an artist of the figure is when drawn."""
-    box = artist.get_window_extent(figure.canvas.get_renderer())  # type: ignore[attr-defined]
-    return float(box.height / figure.dpi)
+    return _points(figure, artist.get_window_extent(_renderer(figure)).height) / 72
 
 
 def light_grid(axes: Axes, axis: Any) -> None:

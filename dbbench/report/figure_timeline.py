@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,12 +20,15 @@ from dbbench.report import text
 from dbbench.report.figure_style import (
     DOUBLE_COLUMN_INCHES,
     MIB,
+    SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
     height_inches,
     legend_below,
     shortened,
     swatch,
+    width_points,
+    wrapped,
 )
 from dbbench.report.palette import PHASE_TINTS, ROLE_FILLS, ROLE_NAMES
 from dbbench.report.run import Run
@@ -35,6 +39,7 @@ from dbbench.results.roles import PHASES, ROLES
 _PANELS = 6
 _PANEL_INCHES = 1.55
 _STEP_INCHES = 2.9
+_LEFT_INCHES = 0.52
 _BINS = 250
 
 
@@ -84,31 +89,33 @@ def _replay_step(rows: pd.DataFrame) -> Step:
     return Step(live, events["phase"].astype(str).tolist(), place)
 
 
-def draw(run: Run, table: pd.DataFrame) -> Figure:
+def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
     """Return small multiples with one scale: the first traced configuration of each method and residency.
 
-    Where the run holds backprop, only what trains the same network is shown.
+    Where the run holds backprop, only what trains the same network is shown; several runs have a share of the panels.
     """
     panels = _chosen(run)
     if not panels:
         raise NothingToDraw("no finished cell left a readable trace")
-    columns = 1 if len(panels) == 1 else 2 if len(panels) in (2, 4) else 3
+    narrow = width_inches <= SINGLE_COLUMN_INCHES
+    columns = min(len(panels), 2) if narrow or len(panels) in (2, 4) else min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure = blank(DOUBLE_COLUMN_INCHES, 1.0)
+    figure = blank(width_inches, 1.0)
     foot = _legend_inches(figure, [step for _, _, step in panels])
-    height = foot + rows * (_PANEL_INCHES + 0.35)
-    figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
+    title, gap = (0.33, 0.5) if narrow else (0.2, 0.37)  # a narrow panel's title takes two lines
+    height = foot + rows * _PANEL_INCHES + (rows - 1) * gap + title
+    figure.set_size_inches(width_inches, height)
     grid = figure.subplots(
         rows,
         columns,
         sharey=True,
         squeeze=False,
         gridspec_kw={
-            "left": 0.075,
-            "right": 0.99,
+            "left": _LEFT_INCHES / width_inches,
+            "right": 1 - 0.07 / width_inches,
             "bottom": foot / height,
-            "top": 1 - 0.2 / height,
-            "hspace": 0.35,
+            "top": 1 - title / height,
+            "hspace": gap / _PANEL_INCHES,
             "wspace": 0.08,
         },
     )
@@ -117,26 +124,29 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
         axes.set_ylim(0, ceiling)
         row = record.row
         block = f" (block {row.peak_block})" if (row.blocks or 1) > 1 and row.peak_block is not None else ""
-        _panel(figure, axes, label + block, step)
+        _panel(figure, axes, label + block, step, title_lines=2 if narrow else 1)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     _name_axes(figure, foot, height)
     return figure
 
 
-def draw_step(frame: pd.DataFrame, title: str = "", at_peak: str = "") -> Figure:
+def draw_step(
+    frame: pd.DataFrame, title: str = "", at_peak: str = "", width_inches: float = DOUBLE_COLUMN_INCHES
+) -> Figure:
     """Return the timeline of the step of a classified frame that holds the peak (the first on ties).
 
     ``at_peak`` is what ran then, such as ``aten.mm in layers.3``; by default the maker of what was allocated last.
     Raises NothingToDraw where the frame holds no training step.
     """
     step = replay(frame)
-    figure = blank(DOUBLE_COLUMN_INCHES, 1.0)
+    figure = blank(width_inches, 1.0)
     foot = _legend_inches(figure, [step])
-    height = foot + _STEP_INCHES + 0.3
-    figure.set_size_inches(DOUBLE_COLUMN_INCHES, height)
-    left, right = 0.075, 0.965  # room for half of the last tick's label
-    axes = figure.add_axes((left, foot / height, right - left, _STEP_INCHES / height))
+    tall = _STEP_INCHES if width_inches > SINGLE_COLUMN_INCHES else _STEP_INCHES * 0.7
+    height = foot + tall + 0.3
+    figure.set_size_inches(width_inches, height)
+    left, right = _LEFT_INCHES / width_inches, 1 - 0.24 / width_inches  # room for half of the last tick's label
+    axes = figure.add_axes((left, foot / height, right - left, tall / height))
     axes.set_ylim(0, max(float(step.total.max()) / MIB, 1e-6) * 1.22)
     _panel(figure, axes, title, step, at_peak or step.place_at_peak)
     _name_axes(figure, foot, height)
@@ -155,37 +165,46 @@ def _legend_inches(figure: Figure, steps: list[Step]) -> float:
     ]
     if not handles:
         raise NothingToDraw("the step neither held nor made a byte")
-    return height_inches(figure, legend_below(figure, handles, 72 * (DOUBLE_COLUMN_INCHES - 0.1))) + 0.45
+    return height_inches(figure, legend_below(figure, handles, 72 * (figure.get_size_inches()[0] - 0.1))) + 0.45
 
 
 def _name_axes(figure: Figure, foot: float, height: float) -> None:
-    figure.supylabel("live tensor bytes (MiB)", x=0.004, y=(foot / height + 1) / 2, fontsize="medium", va="center")
+    figure.supylabel(
+        "live tensor bytes (MiB)",
+        x=0.028 / figure.get_size_inches()[0],
+        y=(foot / height + 1) / 2,
+        fontsize="medium",
+        va="center",
+    )
     figure.supxlabel("allocations and frees of one training step, in order", y=(foot - 0.4) / height, fontsize="medium")
 
 
 def _chosen(run: Run) -> list[tuple[str, Record, Step]]:
     found: list[tuple[str, Record, Step]] = []
-    seen: set[tuple[str, str, str | None]] = set()
+    seen: set[tuple[int, str, str, str | None]] = set()
     comparable = [c for c in run.configurations if run.reference(c) is not None] or run.configurations
+    quota = max(1, _PANELS // len({id(c.folder) for c in comparable}))
+    taken: Counter[int] = Counter()
     for configuration in comparable:
         record = configuration.costliest
         if record is None or len(found) == _PANELS:
             continue
-        kind = (record.row.network, record.row.method, record.row.residency)
-        if kind in seen:
+        kind = (id(configuration.folder), record.row.network, record.row.method, record.row.residency)
+        if kind in seen or taken[id(configuration.folder)] == quota:
             continue
         try:
-            trace = run.folder.read_trace(record.row.config_hash)
+            trace = configuration.folder.read_trace(record.row.config_hash)
             step = replay(trace) if trace is not None else None
         except (BadInput, NothingToDraw):
             continue  # the summary lists torn files among its problems
         if step is not None:
             seen.add(kind)
+            taken[id(configuration.folder)] += 1
             found.append((configuration.label, record, step))
     return found
 
 
-def _panel(figure: Figure, axes: Axes, title: str, step: Step, at_peak: str = "") -> None:
+def _panel(figure: Figure, axes: Axes, title: str, step: Step, at_peak: str = "", title_lines: int = 1) -> None:
     events = len(step.phases)
     starts = [0] + [i for i, (one, two) in enumerate(pairwise(step.phases), 1) if one != two] + [events]
     for start, end in pairwise(starts):
@@ -210,24 +229,25 @@ def _panel(figure: Figure, axes: Axes, title: str, step: Step, at_peak: str = ""
             floor = floor + size
     x, peak = step.peak_event, float(step.total.max())
     axes.plot(x, peak / MIB, marker="v", color="black", markersize=3.5, zorder=3, clip_on=False)
-    side = "left" if x < 0.33 * events else "right" if x > 0.67 * events else "center"
     phase = step.phases[x - 1] if x else "before the step"
     width = axes.get_window_extent(figure.canvas.get_renderer()).width * 72 / figure.dpi  # type: ignore[attr-defined]
     words = f"{text.mib(peak)} MiB, {phase}"
     if at_peak:
         words += f"\n{shortened(figure, text.printable(at_peak), width / 2)}"
+    half, middle = width_points(figure, words) / 2, width * x / max(events, 1)
+    aside = min(max(middle, half), max(width - half, half)) - middle  # keeps the words over their panel
     axes.annotate(
         words,
         (x, peak / MIB),
-        xytext=(0, 4),
+        xytext=(aside, 4),
         textcoords="offset points",
-        ha=side,
+        ha="center",
         va="bottom",
         zorder=4,
     )
     axes.set_xlim(0, max(events, 1))
-    axes.set_title(shortened(figure, text.printable(title), width), loc="left", pad=3)
-    axes.locator_params(axis="x", nbins=4)
+    axes.set_title(wrapped(figure, text.printable(title), width, title_lines), loc="left", pad=3, linespacing=1.0)
+    axes.locator_params(axis="x", nbins=4 if title_lines == 1 else 3)
 
 
 def _kept(total: np.ndarray) -> np.ndarray:

@@ -17,10 +17,13 @@ from dbbench.report import text
 from dbbench.report.figure_style import (
     DOUBLE_COLUMN_INCHES,
     MIB,
+    NOTE_INCHES,
     SINGLE_COLUMN_INCHES,
     NothingToDraw,
     blank,
+    evenly,
     light_grid,
+    say_left_out,
     shortened,
     width_points,
 )
@@ -29,6 +32,7 @@ from dbbench.report.run import Run
 from dbbench.results.profile import Profile
 
 _ROW_INCHES = 0.19
+_MOST_PANELS = 10
 _TOTAL = "process (NVML)"
 _NEEDED = ("peak_bytes", "device_peak_bytes", "allocated_bytes", "reserved_bytes", "nvml_process_peak_bytes")
 
@@ -40,7 +44,7 @@ class Way(NamedTuple):
     ends: tuple[int, ...]
 
 
-def draw(run: Run, table: pd.DataFrame) -> Figure:
+def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
     """Return a panel for each variant whose five figures are all known, on one scale."""
     finished = table[table["status"] == "ok"]
     known = finished[finished[list(_NEEDED)].notna().all(axis=1)]
@@ -48,10 +52,13 @@ def draw(run: Run, table: pd.DataFrame) -> Figure:
         absent = [name for name in _NEEDED if finished[name].isna().all()]
         reason = f"no variant has {absent[0]}" if absent else "no variant has all five figures"
         raise NothingToDraw(reason.replace("_", " "))
-    return _figure([Way(row["variant"], tuple(int(row[name]) for name in _NEEDED)) for _, row in known.iterrows()])
+    most = _MOST_PANELS if width_inches > SINGLE_COLUMN_INCHES else _MOST_PANELS // 2
+    rows = [known.iloc[i] for i in evenly(range(len(known)), most)]
+    ways = [Way(row["variant"], tuple(int(row[name]) for name in _NEEDED)) for row in rows]
+    return _figure(ways, width_inches, len(known))
 
 
-def draw_profile(profile: Profile) -> Figure:
+def draw_profile(profile: Profile, width_inches: float = SINGLE_COLUMN_INCHES) -> Figure:
     """Return the waterfall of one profile. Raises NothingToDraw, with the reason, where a figure is not known."""
     figures = profile.device_figures
     if figures is None:
@@ -60,16 +67,15 @@ def draw_profile(profile: Profile) -> Figure:
     for name, end in zip(_NEEDED, ends, strict=True):
         if end is None:
             raise NothingToDraw(f"{name.replace('_', ' ')}: {figures.reasons.get(name, 'not measured')}")
-    return _figure([Way(profile.name, tuple(ends))])
+    return _figure([Way(profile.name, tuple(ends))], width_inches, 1)
 
 
-def _figure(ways: list[Way]) -> Figure:
-    columns = 1 if len(ways) == 1 else 2
+def _figure(ways: list[Way], page_inches: float, known: int) -> Figure:
+    columns = 1 if len(ways) == 1 or page_inches <= SINGLE_COLUMN_INCHES else 2
     rows = -(-len(ways) // columns)
-    page_inches = SINGLE_COLUMN_INCHES if columns == 1 else DOUBLE_COLUMN_INCHES
     figure = blank(page_inches, 1.0)
     panel_inches = _ROW_INCHES * (len(STAGE_FILLS) + 1)
-    foot, head, gap = 0.38, 0.2, 0.25
+    foot, head, gap = 0.38, 0.2 + (NOTE_INCHES if len(ways) < known else 0), 0.25
     height = foot + rows * panel_inches + (rows - 1) * gap + head
     figure.set_size_inches(page_inches, height)
     names = max(width_points(figure, name) for name in [*map(_sum, STAGE_FILLS), _equals(_TOTAL)]) / 72 + 0.12
@@ -100,6 +106,7 @@ def _figure(ways: list[Way]) -> Figure:
         axes.tick_params(axis="x", labelbottom=True)
     middle = (names / page_inches + 1 - 0.08 / page_inches) / 2
     figure.supxlabel("bytes on the device (MiB)", x=middle, y=0.02 / height, fontsize="medium", va="bottom")
+    say_left_out(figure, len(ways), known)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The figures of a report, each a PNG for the screen and a PDF for the paper.
+"""The figures of a report, each a PNG for the screen and a PDF for the paper, one and two columns wide.
 
 `FIGURES` names them in the order of the report, and `CUDA_FIGURES` those that only a run on CUDA has. A drawing is a
 function of the run and its comparison table, and raises `NothingToDraw` where there is nothing to show.
@@ -6,8 +6,8 @@ function of the run and its comparison table, and raises `NothingToDraw` where t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -20,10 +20,15 @@ from dbbench.report import (
     figure_timeline,
     figure_waterfall,
 )
-from dbbench.report.figure_style import NothingToDraw, page, save
+from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, WIDTHS, NothingToDraw, page, save
 from dbbench.report.run import Run
 
-Drawing = Callable[[Run, pd.DataFrame], Figure]
+
+class Drawing(Protocol):
+    """Draws a run's comparison at one of `WIDTHS`; raises NothingToDraw, with the reason, where nothing is there."""
+
+    def __call__(self, run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure: ...
+
 
 #: name: (drawing, caption)
 FIGURES: dict[str, tuple[Drawing, str]] = {
@@ -67,18 +72,20 @@ def figures_of(table: pd.DataFrame) -> dict[str, tuple[Drawing, str]]:
 
 
 def write_figures(run: Run, table: pd.DataFrame) -> dict[str, str]:
-    """Write ``figures/<name>.png`` and ``.pdf``; return ``{name: reason}`` of those that had nothing to draw.
+    """Write ``<name>.png`` and ``.pdf`` (two columns wide), ``<name>_one_column.png`` and ``.pdf`` into ``figures/``.
 
-    An older drawing of such a figure is removed, for it would show another run than the tables do.
+    Returns ``{name: reason}`` of those that had nothing to draw. An older drawing of such a figure is removed, for it
+    would show another run than the tables do.
     """
     missing = {}
     for name, (draw, _) in figures_of(table).items():
-        stem: Path = run.folder.path / "figures" / name
-        with page():
-            try:
-                save(draw(run, table), stem)
-            except NothingToDraw as reason:
-                missing[name] = str(reason)
-                for suffix in (".png", ".pdf"):
-                    stem.with_suffix(suffix).unlink(missing_ok=True)
+        for ending, width_inches in WIDTHS.items():
+            stem: Path = run.folder.path / "figures" / f"{name}{ending}"
+            with page():
+                try:
+                    save(draw(run, table, width_inches), stem)
+                except NothingToDraw as reason:
+                    missing[name] = str(reason)
+                    for suffix in (".png", ".pdf"):
+                        stem.with_suffix(suffix).unlink(missing_ok=True)
     return missing

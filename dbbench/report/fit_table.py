@@ -163,13 +163,15 @@ def markdown(fit: Fit, figure: bool = False) -> str:
 
 
 def write_fit(folder: Path, fit: Fit) -> None:
-    """Write ``fit.json``, ``fit.csv``, ``fit.md`` and ``figures/fit`` (PNG and PDF) into ``folder``, which is made."""
+    """Write ``fit.json``, ``fit.csv``, ``fit.md`` and ``figures/fit`` (at both widths),
+    into ``folder``, which is made."""
     from dbbench.report.figure_fit import draw
-    from dbbench.report.figure_style import page, save
+    from dbbench.report.figure_style import WIDTHS, page, save
 
     write_atomically(folder / FIT_FILE, to_json(fit))
     write_atomically(folder / "fit.csv", fit.frame().to_csv(index=False, lineterminator="\n").encode())
     if fit.lines:
-        with page():
-            save(draw(fit), folder / "figures" / "fit")
+        for ending, width_inches in WIDTHS.items():
+            with page():
+                save(draw(fit, width_inches), folder / "figures" / f"fit{ending}")
     write_atomically(folder / "fit.md", markdown(fit, figure=bool(fit.lines)).encode())

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from dbbench.errors import BadInput
-from dbbench.results.frames import labels, results_frame, timing_by_label
+from dbbench.results.frames import in_order, labels, suite_order, timing_by_label, with_timings
 from dbbench.results.record import Record, Timing
 from dbbench.results.store import RunFolder
 
@@ -21,8 +20,9 @@ _SAME_WORK = ("task", "network", "network_size", "depth", "batch_size", "precisi
 
 @dataclass(frozen=True)
 class Configuration:
-    """The cells that differ by their seed only, in the order of their seeds.
+    """The cells that differ by their seed only, in the order of their seeds; ``folder`` holds their traces and curves.
 
+    ``point`` is what tells it apart from the other configurations of its variant, '' where nothing has to.
     ``costliest`` is the finished cell whose peak is largest (the first of equals): every figure of memory and FLOPs
     is that one cell's, so that a split always sums to the peak printed beside it. None where no cell finished.
     """
@@ -30,68 +30,86 @@ class Configuration:
     label: str
     variant: str
     records: tuple[Record, ...]
+    folder: RunFolder
+    point: str = ""
 
-    @property
+    @cached_property
     def finished(self) -> list[Record]:
         return [record for record in self.records if record.row.status == "ok"]
 
-    @property
+    @cached_property
     def costliest(self) -> Record | None:
         return max(self.finished, key=lambda record: record.row.peak_bytes or 0, default=None)
 
     @property
     def options(self) -> dict[str, Any]:
-        options = json.loads(self.records[0].row.options_json or "{}")
+        try:
+            options = json.loads(self.records[0].row.options_json or "{}")
+        except (ValueError, RecursionError):  # a hand's work; the cell has the options too, and they tell it apart
+            options = {}
         return options if isinstance(options, dict) else {}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, read once. ``problems`` are the one-line reports of what could not be read."""
+    """A run's folder, read once, or several runs side by side (`dbbench.report.together`).
 
-    folder: RunFolder
+    ``timings`` are by label. ``problems`` are the one-line reports of what could not be read, ``without_record`` the
+    labels of the cells that ``run.json`` lists and that left no readable record.
+    """
+
+    name: str
     info: dict[str, Any]
     configurations: list[Configuration]
     timings: dict[str, Timing]
-    frame: pd.DataFrame
     problems: list[str] = field(default_factory=list)
+    without_record: list[str] = field(default_factory=list)
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """The folder of a run that is alone. Raises ValueError for several: there each configuration has its own."""
+        first = self.configurations[0].folder
+        if any(c.folder is not first for c in self.configurations):
+            raise ValueError("several runs have no one folder; ask a configuration for its own")
+        return first
 
     @property
     def records(self) -> list[Record]:
         return [record for configuration in self.configurations for record in configuration.records]
 
-    @property
-    def without_record(self) -> list[str]:
-        """Return the labels of the cells that ``run.json`` lists and that left no readable record, if any."""
-        present = {record.row.config_hash for record in self.records}
-        listed = self.info.get("cells", [])
-        cells = [cell for cell in listed if isinstance(cell, dict)] if isinstance(listed, list) else []
-        return [
-            str(cell.get("label", cell.get("config_hash"))) for cell in cells if cell.get("config_hash") not in present
-        ]
-
-    @property
-    def name(self) -> str:
-        return self.records[0].row.suite
+    def configuration(self, label: str) -> Configuration:
+        """Return the configuration of that label. Raises KeyError where there is none."""
+        return self._by_label[label]
 
     def reference(self, configuration: Configuration) -> Configuration | None:
-        """Return the backprop configuration that does the same work, None where the run holds none.
+        """Return the backprop configuration that does the same work, None where its run holds none.
 
         It is the variant named ``backprop`` where the run has one of that name, else the first whose method is
         backprop, on the same task, network, size, depth, batch size and precision, and at the same point of the grid.
         """
-        backprop = [c for c in self.configurations if c.records[0].row.method == "backprop"]
-        named = [c for c in backprop if c.variant == "backprop"] or backprop
-        mine = configuration.records[0].row
-        same = [c for c in named if all(_agree(c.records[0].row, mine, key) for key in _SAME_WORK)]
-        point = configuration.label.removeprefix(configuration.variant)
-        at_point = [c for c in same if c.label.removeprefix(c.variant) == point]
-        return next(iter(at_point or same), None)
+        work = _work(configuration)
+        return self._references.get((*work, configuration.point)) or self._references.get(work)
 
     @property
     def main_reference(self) -> Configuration | None:
         """Return the configuration that the run as a whole is compared with."""
         return next((r for c in self.configurations if (r := self.reference(c)) is not None), None)
+
+    @cached_property
+    def _by_label(self) -> dict[str, Configuration]:
+        return {c.label: c for c in self.configurations}
+
+    @cached_property
+    def _references(self) -> dict[tuple[Any, ...], Configuration]:
+        """The first backprop of each work, and of each work at each point of the grid."""
+        backprop = [c for c in self.configurations if c.records[0].row.method == "backprop"]
+        named = {id(c.folder) for c in backprop if c.variant == "backprop"}
+        found: dict[tuple[Any, ...], Configuration] = {}
+        for c in backprop:
+            if c.variant == "backprop" or id(c.folder) not in named:
+                found.setdefault(_work(c), c)
+                found.setdefault((*_work(c), c.point), c)
+        return found
 
 
 def load(path: Path) -> Run:
@@ -110,27 +128,32 @@ def load(path: Path) -> Run:
     if not records:
         why = f" ({problems[0]})" if problems else ""
         raise BadInput(f"{path}: holds no readable record{why}")
-    frame = results_frame(records, timings, folder.variants())
-    timed = timing_by_label(records, timings)
-    return Run(folder, info, _configurations(records, frame), timed, frame, problems)
+    ordered = in_order(records, suite_order(info))
+    names = labels(ordered)
+    timed = timing_by_label(ordered, timings, names)
+    configurations = _configurations(with_timings(ordered, timed, names), names, folder)
+    lost = _without_record(info, {record.row.config_hash for record in records})
+    return Run(configurations[0].records[0].row.suite, info, configurations, timed, problems, lost)
 
 
-def _configurations(records: Sequence[Record], frame: pd.DataFrame) -> list[Configuration]:
-    """Group the records by label, in the order of the frame; each takes its row from there, timing included."""
-    by_hash = {record.row.config_hash: record for record in records}
-    names = labels(records)
+def _configurations(records: Sequence[Record], names: Mapping[str, str], folder: RunFolder) -> list[Configuration]:
+    """Group the records by label, in their order."""
     groups: dict[str, list[Record]] = {}
-    for config_hash, speed, share, energy in zip(
-        frame["config_hash"], frame["samples_per_second"], frame["swap_share"], frame["energy_joules"], strict=True
-    ):
-        record = by_hash[config_hash]
-        timed = {"samples_per_second": speed, "swap_share": share, "energy_joules": energy}
-        row = record.row.model_copy(update={k: None if pd.isna(v) else float(v) for k, v in timed.items()})
-        groups.setdefault(names[config_hash], []).append(record.model_copy(update={"row": row}))
-    return [Configuration(label, group[0].row.variant, tuple(group)) for label, group in groups.items()]
+    for record in records:
+        groups.setdefault(names[record.row.config_hash], []).append(record)
+    found = []
+    for label, group in groups.items():
+        variant = group[0].row.variant
+        found.append(Configuration(label, variant, tuple(group), folder, label.removeprefix(variant)))
+    return found
 
 
-def _agree(one: Any, other: Any, key: str) -> bool:
-    """Whether two rows have the same ``key``; a failed cell may not know its own, which is no disagreement."""
-    left, right = getattr(one, key), getattr(other, key)
-    return left is None or right is None or left == right
+def _without_record(info: dict[str, Any], present: set[str]) -> list[str]:
+    listed = info.get("cells", [])
+    cells = [cell for cell in listed if isinstance(cell, dict)] if isinstance(listed, list) else []
+    return [str(c.get("label", c.get("config_hash"))) for c in cells if c.get("config_hash") not in present]
+
+
+def _work(configuration: Configuration) -> tuple[Any, ...]:
+    row = configuration.records[0].row
+    return (id(configuration.folder), *(getattr(row, key) for key in _SAME_WORK))

@@ -128,17 +128,18 @@ def _escaped(table: tuple[list[str], list[list[str]]]) -> tuple[list[str], list[
 
 
 def write_scaling(folder: Path, scaling: Scaling) -> None:
-    """Write ``scaling.json``, ``points.csv``, ``exponents.csv``, ``scaling.md`` and ``figures/scaling`` (PNG and PDF).
+    """Write ``scaling.json``, ``points.csv``, ``exponents.csv``, ``scaling.md``, ``figures/scaling`` at two widths.
 
     ``folder`` is made where it is missing.
     """
     from dbbench.report.figure_scaling import draw
-    from dbbench.report.figure_style import page, save
+    from dbbench.report.figure_style import WIDTHS, page, save
 
     write_atomically(folder / SCALING_FILE, to_json(scaling))
     for name, frame in (("points", scaling.points_frame()), ("exponents", scaling.laws_frame())):
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
     if scaling.lines:
-        with page():
-            save(draw(scaling), folder / "figures" / "scaling")
+        for ending, width_inches in WIDTHS.items():
+            with page():
+                save(draw(scaling, width_inches), folder / "figures" / f"scaling{ending}")
     write_atomically(folder / "scaling.md", markdown(scaling, figure=bool(scaling.lines)).encode())

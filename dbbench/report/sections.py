@@ -1,4 +1,7 @@
-"""The parts of ``summary.md`` below the tables: holders, budget, residency, parts, environment, and what is missing."""
+"""The parts of a report below its verdict: tables, holders, budget, residency, environment, and what is missing.
+
+Each is a `Section` of marked texts, lists and tables, which ``summary.md`` and the page show in their own form.
+"""
 
 from __future__ import annotations
 
@@ -8,66 +11,127 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from dbbench.report import text
+from dbbench.report import tables, text
 from dbbench.report.definitions import DEFINITIONS
+from dbbench.report.document import Bullets, Cell, Grid, Section, code, codes, data, figure, name, strong, words
 from dbbench.report.run import Run
-from dbbench.report.tables import BUDGET_HEADER, budget_cells
+from dbbench.report.verdict import LEVEL
 from dbbench.results.frames import final_metric, mean_sd
-from dbbench.results.record import Held, Record
+from dbbench.results.record import Held
 from dbbench.results.store import ITEMISED
 
 _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "dbbench")
 _DIFFERENT_SHOWN = 4
+#: Of so many cells a report reads the trace and the curves again to check them against the record.
+FILES_READ = 300
 
 
-def budget(table: pd.DataFrame) -> str:
+def of_report(run: Run, table: pd.DataFrame, whole: Run | None = None) -> tuple[list[Section], list[Section]]:
+    """Return what stands above the figures and what stands below them, in the order of every report of a run.
+
+    Where ``run`` and ``table`` are some configurations of a larger run, ``whole`` is that run: where the figures come
+    from and what was not measured is said of all of it.
+    """
+    whole = whole or run
+    finished = table["status"] == "ok"
+    above = [problems(run)] if run.problems else []
+    above += [results(table), memory(table)] if finished.any() else []
+    above += [] if finished.all() else [failed(table)]
+    above.append(budget(table))
+    below = [set_up(run, table), other_metrics(run), other_costs(table)]
+    below += [holders(run), definitions(), provenance(whole), not_measured(whole)]
+    return above, below
+
+
+def unfinished(run: Run) -> str:
+    """How many cells did not finish or left no record, and which; '' where all finished."""
+    lost = [record for record in run.records if record.row.status != "ok"]
+    absent = run.without_record
+    if not lost and not absent:
+        return ""
+    line = strong(f"{len(lost)} of {len(run.records) + len(absent)} cells did not finish")
+    line += f", and {len(absent)} left no record: {codes(absent)}" if absent else ""
+    return f"{line}. Means are over the seeds that did finish; n says how many."
+
+
+def note_on_tests(sentences: list[str]) -> str:
+    """How many tests the sentences name, and what they cannot show; '' where they name none."""
+    tests = sum("Welch" in line for line in sentences)
+    if not tests:
+        return ""
+    return (
+        f"{tests} tests at the {100 * LEVEL:.0f} % level, not corrected for their number. With few seeds only "
+        "large differences can be told from noise, so a difference that is not larger is not shown to be zero."
+    )
+
+
+def problems(run: Run) -> Section:
+    lines = [data(problem) for problem in run.problems]
+    return Section("Problems with this folder", ["Left out of everything below:", Bullets(lines)])
+
+
+def results(table: pd.DataFrame) -> Section:
+    return Section("Result and cost", [tables.cost(table)])
+
+
+def memory(table: pd.DataFrame) -> Section:
+    return Section("Memory at the peak of a training step, MiB", tables.memory(table))
+
+
+def failed(table: pd.DataFrame) -> Section:
+    return Section("Cells that did not finish", [tables.failed(table)])
+
+
+def budget(table: pd.DataFrame) -> Section:
     """What was made equal, by name, and what that leaves unequal."""
     finished = table[table["status"] == "ok"]
     kinds = sorted({f"{row['budget'].replace('_', ' ')}" for _, row in finished.iterrows()})
-    lead = f"Made equal: **{text.escaped(', '.join(kinds))}**. The other figures are what that leaves unequal."
+    lead = f"Made equal: {strong(data(', '.join(kinds)))}. The other figures are what that leaves unequal."
     if len(kinds) > 1:
         lead += " Variants under different budgets are not comparable at equal cost; the first column tells them apart."
-    rows = [[text.code(row["variant"]), *budget_cells(row)] for _, row in finished.iterrows()]
-    return f"{lead}\n\n" + text.markdown_table(["variant", *BUDGET_HEADER], rows, left=2)
+    return Section("Budget", [lead, tables.budget(table)])
 
 
-def set_up(run: Run, table: pd.DataFrame) -> str:
+def set_up(run: Run, table: pd.DataFrame) -> Section:
     """Residency, optimizer and shared parts of each variant."""
     header = ["variant", "method", "network", "blocks", "residency", "swap share of time", "transfer a step, MiB"]
     header += ["optimizer (implementation)", "precision", "shared parts, MiB", "their updates"]
     rows = []
     for _, row in table[table["status"] == "ok"].iterrows():
         network = f"{row['network']} {row['network_size']}, {row['depth']} layers"
-        cells = [text.code(row["variant"]), text.escaped(row["method"]), text.escaped(network)]
-        cells += [_plain(row["blocks"]), _plain(row["residency"]), text.share(row["swap_share"])]
-        cells += [text.mib(row["host_transfer_bytes_per_step"])]
-        cells += [text.escaped(f"{row['optimizer']} ({row['optimizer_implementation']})"), _plain(row["precision"])]
-        cells += [text.mib(row["shared_parameters_bytes"]), text.whole(row["shared_updates"])]
+        cells = [name(row["variant"]), words(row["method"]), words(network)]
+        cells += [figure(text.whole, row["blocks"]), words(row["residency"]), figure(text.share, row["swap_share"])]
+        cells += [figure(text.mib, row["host_transfer_bytes_per_step"])]
+        cells += [words(f"{row['optimizer']} ({row['optimizer_implementation']})"), words(row["precision"])]
+        cells += [figure(text.mib, row["shared_parameters_bytes"]), figure(text.whole, row["shared_updates"])]
         rows.append(cells)
     parts = defaultdict(list)
     for configuration in run.configurations:
         record = configuration.costliest
         if record is not None and record.shared_parts:
             parts[", ".join(record.shared_parts)].append(configuration.label)
-    named = [f"- {_codes(labels)}: {text.escaped(names)}" for names, labels in parts.items()]
-    lines = text.markdown_table(header, rows, left=3)
-    return lines + ("\n\nShared parts by name:\n\n" + "\n".join(named) if named else "")
+    section = Section("Set-up of each variant", [Grid(header, rows, left=3)])
+    if parts:
+        named = [f"{codes(labels)}: {data(names)}" for names, labels in parts.items()]
+        section.blocks.extend(["Shared parts by name:", Bullets(named)])
+    return section
 
 
-def other_costs(table: pd.DataFrame) -> str:
+def other_costs(table: pd.DataFrame) -> Section:
     """Inference, energy and the device's own account, for the variants that have any of them."""
     header = ["variant", "inference peak, MiB", "inference FLOPs", "device peak, MiB", "kernel workspace, MiB"]
     header += ["allocated, MiB", "reserved, MiB", "NVML process peak, MiB", "energy, J", "peak over seeds, spread MiB"]
     sizes = ("device_peak_bytes", "kernel_workspace_bytes", "allocated_bytes", "reserved_bytes")
     rows = []
     for _, row in table[table["status"] == "ok"].iterrows():
-        cells = [text.code(row["variant"]), text.mib(row["inference_peak_bytes"]), text.flops(row["flops_inference"])]
-        cells += [text.mib(row[name]) for name in (*sizes, "nvml_process_peak_bytes")]
-        rows.append([*cells, text.whole(row["energy_joules"]), text.mib(row["peak_spread_bytes"])])
-    return text.markdown_table(header, rows)
+        cells = [name(row["variant"]), figure(text.mib, row["inference_peak_bytes"])]
+        cells += [figure(text.flops, row["flops_inference"])]
+        cells += [figure(text.mib, row[size]) for size in (*sizes, "nvml_process_peak_bytes")]
+        rows.append([*cells, figure(text.whole, row["energy_joules"]), figure(text.mib, row["peak_spread_bytes"])])
+    return Section("Inference, device and energy", [Grid(header, rows)])
 
 
-def other_metrics(run: Run) -> str:
+def other_metrics(run: Run) -> Section:
     """What was measured on the split of the headline besides it: other metrics, and other ways of predicting."""
     rows = []
     for configuration in run.configurations:
@@ -78,15 +142,14 @@ def other_metrics(run: Run) -> str:
                 if headline is not None and metric is not headline and metric.split == headline.split:
                     key = (metric.variant or "the method's own", f"{metric.split} {metric.name}", metric.unit)
                     found.setdefault(key, []).append(metric.value)
-        for (prediction, name, unit), values in found.items():
-            cells = [text.code(configuration.label), *map(text.escaped, (prediction, name, unit))]
-            rows.append([*cells, text.score_sd(*mean_sd(values))])
-    if not rows:
-        return "None."
-    return text.markdown_table(["variant", "prediction", "metric", "unit", "mean ± sd (n)"], rows, left=4)
+        for key, values in found.items():
+            mean, sd, n = mean_sd(values)
+            rows.append([name(configuration.label), *map(words, key), Cell(text.score_sd(mean, sd, n), mean)])
+    grid = Grid(["variant", "prediction", "metric", "unit", "mean ± sd (n)"], rows, left=4)
+    return Section("Other metrics, and other ways of predicting", [grid if rows else "None."])
 
 
-def holders(run: Run) -> str:
+def holders(run: Run) -> Section:
     """Itemise what is ``retained`` and ``other`` at each variant's peak; modules that hold alike share a line."""
     rows = []
     for configuration in run.configurations:
@@ -98,23 +161,20 @@ def holders(run: Run) -> str:
         for (role, holder, op), lines in alike.items():
             modules = [line.module or text.MISSING for line in lines]
             where = modules[0] if len(modules) == 1 else f"{modules[0]} and {len(modules) - 1} more"
-            cells = [text.code(configuration.label), role, *map(text.escaped, (holder, where, op))]
-            rows.append([*cells, f"{sum(h.bytes for h in lines):,}", f"{sum(h.storages for h in lines):,}"])
-    if not rows:
-        return "No byte is retained or other at any variant's peak."
+            cells = [name(configuration.label), Cell(role), *map(words, (holder, where, op))]
+            sums = sum(h.bytes for h in lines), sum(h.storages for h in lines)
+            rows.append([*cells, *(figure(text.whole, total) for total in sums)])
+    none = "No byte is retained or other at any variant's peak."
     header = ["variant", "role", "held by", "module", "op", "bytes", "storages"]
-    return text.markdown_table(header, rows, left=5)
+    return Section("Retained and other, by holder", [Grid(header, rows, left=5) if rows else none])
 
 
-def definitions() -> str:
-    return text.markdown_table(
-        ["term", "what it means here"],
-        [[text.escaped(term), text.escaped(said)] for term, said in DEFINITIONS.items()],
-        left=2,
-    )
+def definitions() -> Section:
+    rows = [[words(term), words(said)] for term, said in DEFINITIONS.items()]
+    return Section("Definitions", [Grid(["term", "what it means here"], rows, left=2)])
 
 
-def provenance(run: Run) -> str:
+def provenance(run: Run) -> Section:
     """Where the figures come from: environment, data, tuning. A value that differs between cells is given for each."""
     found: dict[str, dict[str, list[str]]] = {}
     finished = [record for record in run.records if record.row.status == "ok"]
@@ -129,66 +189,54 @@ def provenance(run: Run) -> str:
             "dbbench": row.dbbench_version,
             "schema version": row.schema_version,
         }
-        more = {name: value for name, value in record.environment.items() if name not in _IN_THE_ROW}
-        for name, value in (facts | more).items():
+        more = {key: value for key, value in record.environment.items() if key not in _IN_THE_ROW}
+        for what, value in (facts | more).items():
             if value is not None:
-                words = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-                found.setdefault(name, {}).setdefault(words, []).append(record.row.variant)
+                said = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+                found.setdefault(what, {}).setdefault(said, []).append(record.row.variant)
     rows = []
-    for name, values in found.items():
+    for what, values in found.items():
         if len(values) > _DIFFERENT_SHOWN:
-            rows.append([text.escaped(name), f"{len(values)} different values; each record has its own"])
+            rows.append([words(what), Cell(f"{len(values)} different values; each record has its own")])
             continue
         alone = len(values) == 1
-        shown = [
-            text.escaped(v) if alone else f"{text.escaped(v)} ({_codes(dict.fromkeys(by))})" for v, by in values.items()
-        ]
-        rows.append([text.escaped(name), "; ".join(shown)])
+        shown = [data(v) if alone else f"{data(v)} ({codes(list(dict.fromkeys(by)))})" for v, by in values.items()]
+        rows.append([words(what), Cell("; ".join(shown))])
     tuning = run.info.get("tuning")
-    rows.append(["tuning", text.escaped(tuning) if tuning else "no grid is named in run.json"])
+    rows.append([Cell("tuning"), words(tuning) if tuning else Cell("no grid is named in run.json")])
     seeds = sorted({record.row.seed for record in run.records})
-    rows.append(["seeds", ", ".join(map(str, seeds))])
-    return text.markdown_table(["what", "value"], rows, left=2)
+    rows.append([Cell("seeds"), Cell(", ".join(map(str, seeds)))])
+    if len(run.records) > FILES_READ:
+        checked = f"those of {FILES_READ:,} of {len(run.records):,} cells"
+        rows.append([Cell("traces and curves read to check them"), Cell(checked)])
+    return Section("Where these figures come from", [Grid(["what", "value"], rows, left=2)])
 
 
-def not_measured(run: Run) -> str:
+def not_measured(run: Run) -> Section:
     """The union of what the cells say they could not measure, with the reason, and the ops without a FLOP formula."""
     reasons: dict[tuple[str, str], list[str]] = {}
     ops: dict[tuple[str, int], list[str]] = {}
-    for record in run.records:
-        label = _label(run, record)
-        for name, reason in record.unavailable.items():
-            reasons.setdefault((name, reason), []).append(label)
-        for op, count in record.uncounted.items():
-            ops.setdefault((op, count), []).append(label)
-    lines = [f"- {text.code(label)}: never measured, the cell left no record" for label in run.without_record]
+    spoken: set[str] = set()
+    for configuration in run.configurations:
+        for record in configuration.records:
+            for what, reason in record.unavailable.items():
+                reasons.setdefault((what, reason), []).append(configuration.label)
+            for op, count in record.uncounted.items():
+                ops.setdefault((op, count), []).append(configuration.label)
+            spoken.update((record.row.uncounted_ops or "").replace(",", " ").split())
+    lines = [f"{code(label)}: never measured, the cell left no record" for label in run.without_record]
     lines += [
-        f"- {text.code(name)}: {text.escaped(reason)} ({_who(run, labels)})"
-        for (name, reason), labels in sorted(reasons.items())
+        f"{code(what)}: {data(reason)} ({_who(run, labels)})" for (what, reason), labels in sorted(reasons.items())
     ]
     lines += [
-        f"- FLOPs of {text.code(op)}, called {count} times: no formula, so they are in no total ({_who(run, labels)})"
+        f"FLOPs of {code(op)}, called {count} times: no formula, so they are in no total ({_who(run, labels)})"
         for (op, count), labels in sorted(ops.items())
     ]
     listed = {op for op, _ in ops}
-    spoken = {o for r in run.records for o in (r.row.uncounted_ops or "").replace(",", " ").split()}
-    lines += [f"- FLOPs of {text.code(op)}: no formula, so they are in no total" for op in sorted(spoken - listed)]
-    return "\n".join(lines) if lines else "Nothing was left out."
+    lines += [f"FLOPs of {code(op)}: no formula, so they are in no total" for op in sorted(spoken - listed)]
+    return Section("What was not measured", [Bullets(lines) if lines else "Nothing was left out."])
 
 
 def _who(run: Run, labels: Iterable[str]) -> str:
     unique = list(dict.fromkeys(labels))
-    return "every variant" if len(unique) == len(run.configurations) > 1 else _codes(unique)
-
-
-def _codes(labels: Iterable[str]) -> str:
-    return ", ".join(text.code(label) for label in labels)
-
-
-def _label(run: Run, record: Record) -> str:
-    wanted = record.row.config_hash
-    return next(c.label for c in run.configurations if any(r.row.config_hash == wanted for r in c.records))
-
-
-def _plain(value: object) -> str:
-    return text.MISSING if pd.isna(value) else text.escaped(value)  # type: ignore[call-overload]
+    return "every variant" if len(unique) == len(run.configurations) > 1 else codes(unique)

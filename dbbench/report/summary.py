@@ -1,4 +1,4 @@
-"""The page of a run: everything a reader needs to believe its table, built from the run's folder alone.
+"""The report of a run: everything a reader needs to believe its table, built from the run's folder alone.
 
     write_report(Path("runs/vision"))
 
@@ -7,6 +7,7 @@ Building it twice gives the same bytes, so a committed report can be checked aga
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,78 +15,81 @@ import pandas as pd
 from rich.console import Console
 
 from dbbench.errors import BadInput
-from dbbench.report import sections, tables, text
-from dbbench.report.figure_style import NothingToDraw
+from dbbench.report import latex, sections, tables, text
+from dbbench.report.document import Block, Bullets, code, markdown, markdown_section, plain
+from dbbench.report.figure_style import NothingToDraw, evenly
 from dbbench.report.figure_timeline import replay
 from dbbench.report.figures import figures_of, write_figures
+from dbbench.report.page import write_page
 from dbbench.report.run import Run, load
-from dbbench.report.verdict import LEVEL, bullets, verdict
+from dbbench.report.verdict import bullets, verdict
+from dbbench.results.frames import in_order, metrics_frame, rows_frame, suite_order
 from dbbench.results.roles import ROLES
 from dbbench.results.store import write_atomically
 
+#: Rows of a table in ``summary.md`` and in the terminal: beyond that it is ``summary.csv`` that is read.
+_ROWS_WRITTEN, _ROWS_PRINTED = 300, 60
 
-def write_report(folder: Path) -> list[str]:
-    """Build result tables, ``summary.md``, ``summary.csv`` and ``figures/`` of the run in ``folder``.
 
+def write_report(folder: Path, console: Console | None = None) -> list[str]:
+    """Build result tables, ``summary.md``, ``summary.csv``, ``report.html``, ``figures/`` and ``tables/`` of a run.
+
+    What `print_summary` prints goes to ``console`` where one is given, without reading the folder a second time.
     Returns one line for each file that could not be used; they are printed in the summary too, and the rest of the
     report is built without them. Raises BadInput where not one record can be read.
     """
-    run = load(folder)
-    run.problems.extend(_file_problems(run))
+    run = load_checked(folder)
     table = tables.comparison(run)
-    run.folder.write_tables()
+    order = suite_order(run.info)
+    run.folder.write_frames(rows_frame(in_order(run.records, order)), metrics_frame(run.records, order))
     undrawn = write_figures(run, table)
+    latex.write_tables(folder, run, table)
     write_atomically(folder / "summary.csv", tables.to_csv(table))
     write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
+    write_page(folder / "report.html", [run], table)
+    if console is not None:
+        _print(run, table, console)
     return run.problems
+
+
+def load_checked(folder: Path) -> Run:
+    """Read the run in ``folder`` and its traces and curves; those that cannot be used are among its problems."""
+    run = load(folder)
+    run.problems.extend(_file_problems(run))
+    return run
 
 
 def print_summary(folder: Path, console: Console) -> None:
     """Print the tables and the verdict that end a run."""
     run = load(folder)
-    table = tables.comparison(run)
-    for grid in tables.rich_tables(table):
+    _print(run, tables.comparison(run), console)
+
+
+def _print(run: Run, table: pd.DataFrame, console: Console) -> None:
+    shown = _some(table, _ROWS_PRINTED)
+    for grid in tables.rich_tables(shown):
         console.print(grid)
-    console.print(_unescaped(verdict(run, table)), markup=False, highlight=False)
+    if len(shown) < len(table):
+        console.print(f"{_share(shown, table)}; all of them: summary.csv", markup=False, highlight=False)
+    console.print(plain(verdict(run, table)), markup=False, highlight=False)
     for problem in run.problems:
         console.print(f"left out: {problem}", markup=False, highlight=False)
 
 
 def summary_markdown(run: Run, table: pd.DataFrame, undrawn: dict[str, str]) -> str:
     """Return ``summary.md``."""
-    parts = [f"# {text.escaped(run.name)}: what training costs and what it learns", verdict(run, table)]
-    unfinished = [r for r in run.records if r.row.status != "ok"]
-    absent = run.without_record
-    if unfinished or absent:
-        count = len(run.records) + len(absent)
-        line = f"**{len(unfinished)} of {count} cells did not finish**"
-        line += f", and {len(absent)} left no record: {', '.join(map(text.code, absent))}" if absent else ""
-        parts.append(f"{line}. Means are over the seeds that did finish; n says how many.")
-    each = bullets(run, table)
-    if each:
-        tests = sum("Welch" in line for line in each)
-        note = (
-            f"{tests} tests at the {100 * LEVEL:.0f} % level, not corrected for their number. With few seeds only "
-            "large differences can be told from noise, so a difference that is not larger is not shown to be zero."
-        )
-        parts += ["\n".join(f"- {line}" for line in each), *([note] if tests else [])]
-    if run.problems:
-        lines = "\n".join(f"- {text.escaped(problem)}" for problem in run.problems)
-        parts += ["## Problems with this folder", f"Left out of everything below:\n\n{lines}"]
-    if (table["status"] == "ok").any():
-        parts += ["## Result and cost", tables.markdown_cost(table)]
-        parts += ["## Memory at the peak of a training step, MiB", tables.markdown_memory(table)]
-    if (table["status"] != "ok").any():
-        parts += ["## Cells that did not finish", tables.markdown_failed(table)]
-    parts += ["## Budget", sections.budget(table)]
-    parts += ["## Figures", *_figures(table, undrawn)]
-    parts += ["## Set-up of each variant", sections.set_up(run, table)]
-    parts += ["## Other metrics, and other ways of predicting", sections.other_metrics(run)]
-    parts += ["## Inference, device and energy", sections.other_costs(table)]
-    parts += ["## Retained and other, by holder", sections.holders(run)]
-    parts += ["## Definitions", sections.definitions()]
-    parts += ["## Where these figures come from", sections.provenance(run)]
-    parts += ["## What was not measured", sections.not_measured(run)]
+    shown = _some(table, _ROWS_WRITTEN)
+    kept = set(shown["variant"])
+    part = replace(run, configurations=[c for c in run.configurations if c.label in kept])
+    title = f"# {text.escaped(run.name)}: what training costs and what it learns"
+    each = bullets(run, shown)
+    opening: list[Block] = [verdict(run, table), sections.unfinished(run)]
+    if len(shown) < len(table):
+        opening.append(f"The tables below show {_share(shown, table)}. All of them stand in {code('summary.csv')}.")
+    opening += [Bullets(each), sections.note_on_tests(each)]
+    parts = [title, *(said for block in opening if (said := markdown(block)))]
+    above, below = sections.of_report(part, shown, whole=run)
+    parts += [*map(markdown_section, above), "## Figures", *_figures(table, undrawn), *map(markdown_section, below)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,14 +100,27 @@ def _figures(table: pd.DataFrame, undrawn: dict[str, str]) -> list[str]:
         if name in undrawn:
             found.append(f"*{title}*: not drawn, {text.escaped(undrawn[name])}.")
         else:
-            found.append(f"![{title}](figures/{name}.png)\n\n{caption} ([PDF](figures/{name}.pdf))")
+            files = f"[PDF](figures/{name}.pdf), [in one column](figures/{name}_one_column.pdf)"
+            found.append(f"![{title}](figures/{name}.png)\n\n{caption} ({files})")
     return found
 
 
+def _some(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return the rows that a page can show: all, or ``most`` of them evenly over the run's order."""
+    return table.iloc[evenly(range(len(table)), most)]
+
+
+def _share(shown: pd.DataFrame, table: pd.DataFrame) -> str:
+    return f"{len(shown):,} of {len(table):,} rows, evenly over the run's order"
+
+
 def _file_problems(run: Run) -> list[str]:
-    """Read every trace and curve once: what is torn is said, and a trace must rise to the peak its record names."""
+    """Read traces and curves: what is torn is said, and a trace must rise to the peak its record names.
+
+    Of a run of thousands of cells some are looked at, evenly over its order; `sections.provenance` says of how many.
+    """
     problems = []
-    for record in run.records:
+    for record in evenly(run.records, sections.FILES_READ):
         name = record.row.config_hash
         try:
             run.folder.read_curves(name)
@@ -128,8 +145,3 @@ def _trace_problem(trace: pd.DataFrame, row: dict[str, object]) -> str:
     split = dict(zip(ROLES, np.asarray(step.live[step.peak_event]).tolist(), strict=True))
     wrong = [role for role in ROLES if row[f"{role}_bytes"] is not None and split[role] != row[f"{role}_bytes"]]
     return f"holds other bytes of {', '.join(wrong)} at the peak than its record" if wrong else ""
-
-
-def _unescaped(markdown: str) -> str:
-    """The terminal shows a sentence without the marks that Markdown needs."""
-    return markdown.replace("\\", "").replace("`", "")

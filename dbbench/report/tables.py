@@ -6,6 +6,7 @@ all show its rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dbbench.report import text
+from dbbench.report.document import Block, Cell, Grid, data, figure, words
+from dbbench.report.document import name as named
 from dbbench.report.palette import ROLE_NAMES
 from dbbench.report.run import Configuration, Run
 from dbbench.results.frames import final_metric, mean_sd, paired_ratio, typed_frame
@@ -77,9 +80,13 @@ def comparison(run: Run) -> pd.DataFrame:
                 row = {name: getattr(record.row, name) for name in _CONFIGURED}
                 error = record.row.error or "no message"
                 row |= {"variant": configuration.label, "seeds": str(record.row.seed), "seeds_finished": 0}
-                row |= {"status": record.row.status, "error": error, "log": record.environment.get("log")}
+                row |= {"status": record.row.status, "error": error, "log": _text(record.environment.get("log"))}
                 rows.append(row)
     return typed_frame(rows, {name: _TYPES[name] for name in COLUMNS})
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _compared(run: Run, configuration: Configuration) -> dict[str, Any]:
@@ -131,8 +138,8 @@ def _ratios(run: Run, configuration: Configuration) -> dict[str, Any]:
 
 def metric_name(table: pd.DataFrame) -> str:
     """Return the run's figure of merit with its split, ``metric`` where nothing finished or they differ."""
-    finished = table[table["metric"].notna()]
-    names = {named_metric(row) for _, row in finished.iterrows()}
+    pairs = table.loc[table["metric"].notna(), ["metric", "metric_split"]].drop_duplicates()
+    names = {named_metric(row) for _, row in pairs.iterrows()}
     return names.pop() if len(names) == 1 else "metric"
 
 
@@ -214,7 +221,7 @@ def _rich(title: str, header: list[str], rows: pd.DataFrame, cells: Any) -> Tabl
     return grid
 
 
-def markdown_memory(table: pd.DataFrame) -> str:
+def memory(table: pd.DataFrame) -> list[Block]:
     """Return the split at the peak by every role that is above zero somewhere; the others are named below it."""
     finished = table[table["status"] == "ok"]
     shown = [role for role in ROLES if (finished[f"{role}_bytes"].fillna(0) > 0).any()]
@@ -223,38 +230,52 @@ def markdown_memory(table: pd.DataFrame) -> str:
     header += ["activations, own peak", "phase", "block"]
     rows = []
     for _, row in finished.iterrows():
-        cells = [text.code(row["variant"]), text.mib(row["peak_bytes"]), text.times(row["peak_ratio"])]
-        cells += [text.mib(row[f"{role}_bytes"]) for role in shown]
-        cells += [text.mib(row["activations_own_peak_bytes"]), _plain(row["peak_phase"]), _plain(row["peak_block"])]
-        rows.append(cells)
-    note = f"\n\nZero at every peak: {', '.join(zero)}." if zero else ""
-    return text.markdown_table(header, rows) + note
+        cells = [named(row["variant"]), figure(text.mib, row["peak_bytes"]), figure(text.times, row["peak_ratio"])]
+        cells += [figure(text.mib, row[f"{role}_bytes"]) for role in shown]
+        cells += [figure(text.mib, row["activations_own_peak_bytes"])]
+        rows.append([*cells, words(row["peak_phase"]), figure(text.whole, row["peak_block"])])
+    return [Grid(header, rows), *([f"Zero at every peak: {', '.join(zero)}."] if zero else [])]
 
 
-def markdown_cost(table: pd.DataFrame) -> str:
+def cost(table: pd.DataFrame) -> Grid:
     """Return result and cost, a row a variant."""
-    header = ["variant", f"{text.escaped(metric_name(table))}, mean ± sd (n)", "FLOPs a step", "× backprop"]
+    header = ["variant", f"{data(metric_name(table))}, mean ± sd (n)", "FLOPs a step", "× backprop"]
     header += ["FLOPs of a training × backprop", "samples/s", "× backprop (paired)"]
+    exact = ("metric_mean", "flops_step", "flops_step_ratio", "flops_train_total_ratio")
     finished = table[table["status"] == "ok"]
-    return text.markdown_table(
-        header, [[text.code(row["variant"]), *_cost_cells(row)] for _, row in finished.iterrows()]
+    return Grid(
+        header,
+        [_shown(row, _cost_cells(row), (*exact, "samples_per_second", "speed_ratio")) for row in _rows(finished)],
     )
 
 
-def markdown_failed(table: pd.DataFrame) -> str:
-    """Return a row for each cell that did not finish, '' where all did."""
-    failed = table[table["status"] != "ok"]
+def budget(table: pd.DataFrame) -> Grid:
+    """Return what was made equal for each variant, and the four figures it could have been."""
+    exact = ("budget_value", "layer_updates", "samples", "flops_train_total", "train_seconds")
+    finished = table[table["status"] == "ok"]
+    rows = [_shown(row, budget_cells(row), exact) for row in _rows(finished)]
+    return Grid(["variant", *BUDGET_HEADER], rows, left=2)
+
+
+def failed(table: pd.DataFrame) -> Grid:
+    """Return a row for each cell that did not finish."""
     rows = [
-        [text.code(row["variant"]), row["seeds"], *(_plain(row[name]) for name in ("status", "error", "log"))]
-        for _, row in failed.iterrows()
+        [named(row["variant"]), Cell(row["seeds"]), *(words(row[key]) for key in ("status", "error", "log"))]
+        for row in _rows(table[table["status"] != "ok"])
     ]
-    return text.markdown_table(["variant", "seed", "status", "error", "log"], rows, left=5) if rows else ""
+    return Grid(["variant", "seed", "status", "error", "log"], rows, left=5)
+
+
+def _rows(table: pd.DataFrame) -> Iterator[pd.Series]:
+    return (row for _, row in table.iterrows())
+
+
+def _shown(row: Any, cells: list[str], exact: Sequence[str]) -> list[Cell]:
+    """The variant's name and its cells, each with the column that it is sorted by."""
+    values = [None if pd.isna(row[column]) else row[column] for column in exact]
+    return [named(row["variant"]), *map(Cell, cells, values)]
 
 
 def to_csv(table: pd.DataFrame) -> bytes:
     """Return ``summary.csv``: plain bytes and counts, empty where not measured."""
     return table.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _plain(value: Any) -> str:
-    return text.MISSING if pd.isna(value) else text.escaped(value)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dbbench.report import text
+from dbbench.report.document import code, data
 from dbbench.report.run import Run
 from dbbench.report.tables import named_metric
 
@@ -66,7 +67,10 @@ def _quadrature() -> tuple[np.ndarray, np.ndarray]:
 
 
 def verdict(run: Run, table: pd.DataFrame) -> str:
-    """Return three sentences on the run: the reference, the smallest peak, the smallest that keeps the metric."""
+    """Return three sentences on the run: the reference, the smallest peak, the smallest that keeps the metric.
+
+    The text is marked, as in `dbbench.report.document`.
+    """
     finished = table[table["status"] == "ok"]
     reference = run.main_reference
     base = finished[finished["variant"] == reference.label] if reference else finished.iloc[:0]
@@ -75,8 +79,8 @@ def verdict(run: Run, table: pd.DataFrame) -> str:
     row = base.iloc[0]
     first = (
         f"Under a budget of {text.whole(row['budget_value'])} {row['budget'].replace('_', ' ')} on "
-        f"{text.escaped(row['task'])} ({text.escaped(row['network'])} {text.escaped(row['network_size'])}, "
-        f"{row['depth']} layers), {text.code(row['variant'])} peaks at {text.mib(row['peak_bytes'])} MiB"
+        f"{data(row['task'])} ({data(row['network'])} {data(row['network_size'])}, "
+        f"{row['depth']} layers), {code(row['variant'])} peaks at {text.mib(row['peak_bytes'])} MiB"
         f"{_scores(row)}."
     )
     others = finished[(finished["variant"] != row["variant"]) & finished["peak_ratio"].notna()]
@@ -86,14 +90,14 @@ def verdict(run: Run, table: pd.DataFrame) -> str:
     lead = "Of the other variants on that network" if len(others) > 1 else "The one other variant on that network"
     holds = "holds the least at its peak" if len(others) > 1 else "is"
     second = (
-        f"{lead}, {text.code(least['variant'])} {holds}: {text.mib(least['peak_bytes'])} MiB, "
+        f"{lead}, {code(least['variant'])} {holds}: {text.mib(least['peak_bytes'])} MiB, "
         f"{_compared_size(float(least['peak_ratio']))}{_scores(least)}; {_difference(run, least)}."
     )
     return " ".join([first, second, _keeper(run, row, least, others)])
 
 
 def bullets(run: Run, table: pd.DataFrame) -> list[str]:
-    """Return a sentence for each variant that can be compared: its peak, its metric, and whether noise explains it."""
+    """Return a marked sentence for each variant that can be compared: peak, metric, and whether noise explains it."""
     reference = run.main_reference
     found: list[str] = []
     if reference is None:
@@ -106,7 +110,7 @@ def bullets(run: Run, table: pd.DataFrame) -> list[str]:
         if (row["budget"], row["budget_value"]) != (base.budget, base.budget_value):
             spent = f" (under another budget: {row['budget'].replace('_', ' ')} {text.whole(row['budget_value'])})"
         found.append(
-            f"{text.code(row['variant'])}{spent} peaks at {text.mib(row['peak_bytes'])} MiB, "
+            f"{code(row['variant'])}{spent} peaks at {text.mib(row['peak_bytes'])} MiB, "
             f"{_compared_size(float(row['peak_ratio']))}{_scores(row)}; {_difference(run, row)}."
         )
     return found
@@ -120,7 +124,7 @@ def _keeper(run: Run, base: pd.Series, least: pd.Series, others: pd.DataFrame) -
         untested += outcome is None
         if outcome in ("equal", "same", "better"):
             kept.append(row)
-    metric = text.escaped(base["metric"]) if pd.notna(base["metric"]) else "metric"
+    metric = data(base["metric"]) if pd.notna(base["metric"]) else "metric"
     if kept:
         rest = " Variants with one seed could not be tested." if untested else ""
         best = min(kept, key=lambda row: int(row["peak_bytes"]))
@@ -128,7 +132,7 @@ def _keeper(run: Run, base: pd.Series, least: pd.Series, others: pd.DataFrame) -
         if best["variant"] == least["variant"]:
             return f"It is also the least of {those}.{rest}"
         return (
-            f"Of {those}, {text.code(best['variant'])} holds the least, {text.mib(best['peak_bytes'])} MiB "
+            f"Of {those}, {code(best['variant'])} holds the least, {text.mib(best['peak_bytes'])} MiB "
             f"({_compared_size(float(best['peak_ratio']))}).{rest}"
         )
     if untested:
@@ -140,7 +144,7 @@ def _scores(row: pd.Series) -> str:
     if pd.isna(row["metric_mean"]):
         return ""
     figure = text.score_sd(row["metric_mean"], row["metric_sd"], row["metric_n"])
-    return f", with {text.escaped(named_metric(row))} {figure}"
+    return f", with {data(named_metric(row))} {figure}"
 
 
 def _compared_size(ratio: float) -> str:
@@ -151,13 +155,12 @@ def _compared_size(ratio: float) -> str:
 
 
 def _values(run: Run, label: str) -> list[float]:
-    configuration = next(c for c in run.configurations if c.label == label)
+    configuration = run.configuration(label)
     return [record.row.metric_value for record in configuration.finished if record.row.metric_value is not None]
 
 
 def _base_label(run: Run, row: pd.Series) -> str:
-    configuration = next(c for c in run.configurations if c.label == row["variant"])
-    reference = run.reference(configuration)
+    reference = run.reference(run.configuration(row["variant"]))
     return reference.label if reference else ""
 
 

@@ -39,21 +39,24 @@ def results_frame(
     ``samples_per_second``, ``swap_share`` and ``energy_joules`` of finished cells come from the timing of their
     configuration where there is one.
     """
-    ordered = _in_order(records, variants)
-    timed = timing_by_label(records, timings)
-    names = labels(records)
-    rows = [_row_with_timing(record, timed.get(names[record.row.config_hash])) for record in ordered]
+    ordered = in_order(records, variants)
+    names = labels(ordered)
+    return rows_frame(with_timings(ordered, timing_by_label(ordered, timings, names), names))
+
+
+def rows_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Return a row a record, columns `COLUMNS` with their `column_type`, as they are and in their order."""
+    rows = [record.row.__dict__ for record in records]
     return typed_frame(rows, {name: column_type(name) for name in COLUMNS})
 
 
 def metrics_frame(records: Sequence[Record], variants: Sequence[str] = ()) -> pd.DataFrame:
     """Return ``metrics.parquet``: a row a figure of merit, ordered as the records are."""
-    rows = [
-        {"config_hash": record.row.config_hash} | metric.model_dump()
-        for record in _in_order(records, variants)
-        for metric in record.metrics
-    ]
-    return typed_frame(rows, METRICS_TYPES)
+    pairs = [(record, metric) for record in in_order(records, variants) for metric in record.metrics]
+    columns: dict[str, Any] = {"config_hash": [record.row.config_hash for record, _ in pairs]}
+    for name in METRICS_TYPES:
+        columns.setdefault(name, [getattr(metric, name, None) for _, metric in pairs])
+    return pd.DataFrame({name: pd.array(columns[name], dtype=kind) for name, kind in METRICS_TYPES.items()})
 
 
 def typed_frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any]) -> pd.DataFrame:
@@ -65,7 +68,7 @@ def labels(records: Iterable[Record]) -> dict[str, str]:
     """Return ``{config_hash: label}``: the variant, and the keys that tell its configurations apart, if any."""
     by_variant: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for record in records:
-        by_variant.setdefault(record.row.variant, []).append((record.row.config_hash, _experiment(record)))
+        by_variant.setdefault(record.row.variant, []).append((record.row.config_hash, experiment(record)))
     found = {}
     for variant, members in by_variant.items():
         _fill_unknown(members)
@@ -77,9 +80,10 @@ def labels(records: Iterable[Record]) -> dict[str, str]:
     return found
 
 
-def timing_by_label(records: Sequence[Record], timings: Iterable[Timing]) -> dict[str, Timing]:
-    """Return ``{label: timing}``: a pass is made on one seed and holds for the configuration."""
-    names = labels(records)
+def timing_by_label(
+    records: Sequence[Record], timings: Iterable[Timing], names: Mapping[str, str]
+) -> dict[str, Timing]:
+    """Return ``{label: timing}``: a pass is made on one seed and holds for the configuration; ``names`` are labels."""
     alone: dict[str, set[str]] = {}
     for record in records:
         alone.setdefault(record.row.variant, set()).add(names[record.row.config_hash])
@@ -123,7 +127,8 @@ def final_metric(record: Record) -> MetricValue | None:
     return next(reversed(on_test or named), None)
 
 
-def _in_order(records: Iterable[Record], variants: Sequence[str]) -> list[Record]:
+def in_order(records: Iterable[Record], variants: Sequence[str]) -> list[Record]:
+    """Return the records in the order of the suite's ``variants``, then of seed, size and depth."""
     rank = {variant: place for place, variant in enumerate(variants)}
 
     def place(record: Record) -> tuple[Any, ...]:
@@ -134,18 +139,33 @@ def _in_order(records: Iterable[Record], variants: Sequence[str]) -> list[Record
     return sorted(records, key=place)
 
 
-def _row_with_timing(record: Record, timing: Timing | None) -> dict[str, Any]:
-    row = record.row.model_dump()
-    if timing is None or row["status"] != "ok":
-        return row
-    row["samples_per_second"] = timing.samples_per_step / statistics.median(timing.seconds_per_step)
-    row["swap_share"] = timing.swap_share
-    if timing.energy_joules_per_step is not None and row["samples"] is not None:
-        row["energy_joules"] = timing.energy_joules_per_step * row["samples"] / timing.samples_per_step
-    return row
+def suite_order(info: Mapping[str, Any]) -> list[str]:
+    """Return the variants as ``run.json`` lists them, [] where it lists none."""
+    listed = info.get("variants", [])
+    return [str(label) for label in listed] if isinstance(listed, list) else []
 
 
-def _experiment(record: Record) -> dict[str, str]:
+def with_timings(records: Iterable[Record], timed: Mapping[str, Timing], names: Mapping[str, str]) -> list[Record]:
+    """Return the records, the finished ones with what the timing of their label adds to their row."""
+    found = []
+    for record in records:
+        timing = timed.get(names[record.row.config_hash])
+        found.append(record if timing is None or record.row.status != "ok" else _timed(record, timing))
+    return found
+
+
+def _timed(record: Record, timing: Timing) -> Record:
+    row = record.row
+    added: dict[str, float | None] = {
+        "samples_per_second": timing.samples_per_step / statistics.median(timing.seconds_per_step),
+        "swap_share": timing.swap_share,
+    }
+    if timing.energy_joules_per_step is not None and row.samples is not None:
+        added["energy_joules"] = timing.energy_joules_per_step * row.samples / timing.samples_per_step
+    return record.model_copy(update={"row": row.model_copy(update=added)})
+
+
+def experiment(record: Record) -> dict[str, str]:
     """Flatten what makes a record another experiment than its neighbour, each value as text."""
     flat: dict[str, str] = {}
     _flatten({key: value for key, value in record.cell.items() if key not in _NOT_THE_EXPERIMENT}, "cell", flat)
@@ -161,8 +181,10 @@ def _flatten(value: Any, prefix: str, into: dict[str, str]) -> None:
     if isinstance(value, Mapping) and value:
         for key in value:
             _flatten(value[key], f"{prefix}.{key}", into)
+    elif isinstance(value, str):
+        into[prefix] = value
     else:
-        into[prefix] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        into[prefix] = str(value) if type(value) is int else json.dumps(value, sort_keys=True)
 
 
 def _fill_unknown(members: list[tuple[str, dict[str, str]]]) -> None:

@@ -11,6 +11,7 @@ import typing
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 
@@ -117,7 +118,8 @@ class Row(BaseModel):
     dbbench_version: str
 
 
-class MetricValue(BaseModel):
+@dataclass(kw_only=True, slots=True)
+class MetricValue:
     """One figure of merit on one split. ``variant`` tells apart ways of predicting, '' for the method's own."""
 
     split: str
@@ -129,8 +131,12 @@ class MetricValue(BaseModel):
     direction: Literal["higher", "lower"]
 
 
-class Held(BaseModel):
-    """Bytes live at the peak that share a role, a module, an op and a holder."""
+@dataclass(kw_only=True, slots=True)
+class Held:
+    """Bytes live at the peak that share a role, a module, an op and a holder.
+
+    A record has up to a hundred of them, so that in a run of ten thousand cells a model each would take a gigabyte.
+    """
 
     role: str
     module: str

@@ -9,11 +9,13 @@ a missing row that nobody mentions.
 from __future__ import annotations
 
 import bisect
+import gc
 import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +25,11 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from dbbench.errors import BadInput
-from dbbench.results.frames import metrics_frame, results_frame
+from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
-from dbbench.results.record import SCHEMA_VERSION, Held, Record, Timing
+from dbbench.results.record import Held, Record, Timing
 from dbbench.results.roles import ROLES
+from dbbench.results.sound import record_problem, roles_against_peak, timing_problem, version_problem
 
 RECORD_LIMIT_BYTES = 20 * 1024
 #: Roles whose holders a report lists one by one.
@@ -75,7 +78,7 @@ class RunFolder:
 
         Raises ValueError when the roles do not sum to the peak, or when no trimming brings it below the limit.
         """
-        mismatch = _roles_against_peak(record)
+        mismatch = roles_against_peak(record)
         if mismatch:
             raise ValueError(f"record {record.row.config_hash}: {mismatch}")
         record, body = _fitted(record)
@@ -84,7 +87,7 @@ class RunFolder:
 
     def read_records(self) -> tuple[list[Record], list[str]]:
         """Return the intact records, ordered by hash, and one line for each file that is not one."""
-        return self._read_models("records", Record, _record_problem)
+        return self._read_models("records", Record, record_problem)
 
     def write_timing(self, timing: Timing) -> None:
         """Write ``timing/<hash>.json``."""
@@ -92,7 +95,7 @@ class RunFolder:
 
     def read_timings(self) -> tuple[list[Timing], list[str]]:
         """Return the intact timings, ordered by hash, and one line for each file that is not one."""
-        return self._read_models("timing", Timing, _timing_problem)
+        return self._read_models("timing", Timing, timing_problem)
 
     def write_trace(self, config_hash: str, frame: pd.DataFrame) -> None:
         """Write ``traces/<hash>.parquet``: the classified memory events of the traced steps, in time order.
@@ -114,6 +117,10 @@ class RunFolder:
         """Return the curves of a cell, None where it left none. Raises BadInput when the file is torn."""
         return from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
 
+    def with_curves(self) -> set[str]:
+        """Return the hashes of the cells that left curves, readable or not."""
+        return {name.removesuffix(".parquet") for name in _listed(self.path / "curves", ".parquet")}
+
     def write_run(self, info: dict[str, Any]) -> None:
         """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
         write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
@@ -134,10 +141,9 @@ class RunFolder:
     def variants(self) -> list[str]:
         """Return the labels in the order of the suite, [] where ``run.json`` is missing, torn or lists none."""
         try:
-            listed = self.read_run().get("variants", [])
+            return suite_order(self.read_run())
         except BadInput:
             return []
-        return [str(label) for label in listed] if isinstance(listed, list) else []
 
     def finished(self) -> set[str]:
         """Return the hashes of the intact records whose status is ``ok``: what a rerun may skip."""
@@ -147,8 +153,10 @@ class RunFolder:
         """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from the records and the timings."""
         records, timings = self.read_records()[0], self.read_timings()[0]
         variants = self.variants()
-        results = results_frame(records, timings, variants)
-        metrics = metrics_frame(records, variants)
+        self.write_frames(results_frame(records, timings, variants), metrics_frame(records, variants))
+
+    def write_frames(self, results: pd.DataFrame, metrics: pd.DataFrame) -> None:
+        """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from their frames."""
         write_atomically(self.path / "results.parquet", to_parquet(results))
         write_atomically(self.path / "metrics.parquet", to_parquet(metrics))
         write_atomically(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n").encode())
@@ -164,24 +172,52 @@ class RunFolder:
     ) -> tuple[list[Model], list[str]]:
         found: list[Model] = []
         problems: list[str] = []
-        for path in sorted((self.path / room).glob("*.json")):
-            try:
-                raw = json.loads(path.read_bytes())
-                problem = _version_problem(raw)
-                if not problem:
-                    value = model.model_validate(raw)
-                    problem = check(value, path.stem)
-            except ValidationError as error:
-                first = error.errors()[0]
-                place = ".".join(str(part) for part in first["loc"])
-                problem = f"does not fit the schema at '{place}': {first['msg']}; edited by hand?"
-            except (ValueError, RecursionError, OSError) as error:
-                problem = f"truncated or not JSON ({error})"
-            if problem:
-                problems.append(" ".join(f"{room}/{path.name}: {problem}".split()))
-            else:
-                found.append(value)
+        with _no_collection():
+            for name in _listed(self.path / room, ".json"):
+                value, problem = _read_model(self.path / room / name, model)
+                problem = problem or (check(value, name.removesuffix(".json")) if value is not None else "")
+                if problem:
+                    problems.append(" ".join(f"{room}/{name}: {problem}".split()))
+                elif value is not None:
+                    found.append(value)
         return found, problems
+
+
+def _listed(folder: Path, suffix: str) -> list[str]:
+    """Return the names of the files in a folder that end so, sorted; [] where there is no folder."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(suffix))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the cyclic collector from looking through thousands of records again and again: they have no cycles."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _read_model(path: Path, model: type[Model]) -> tuple[Model | None, str]:
+    """Return what the file holds, or None and what is wrong with it."""
+    try:
+        body = path.read_bytes()
+        try:
+            return model.model_validate_json(body), ""
+        except ValidationError:
+            raw = json.loads(body)  # what is not JSON, or of another version, is said before what does not fit
+        return (None, problem) if (problem := version_problem(raw)) else (model.model_validate(raw), "")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return None, f"does not fit the schema at '{place}': {first['msg']}; edited by hand?"
+    except (ValueError, RecursionError, OSError) as error:
+        return None, f"truncated or not JSON ({error})"
 
 
 def write_atomically(path: Path, body: bytes) -> None:
@@ -269,39 +305,6 @@ def _role_rank(role: str) -> tuple[int, str]:
     return (ROLES.index(role) if role in ROLES else len(ROLES), role)
 
 
-def _version_problem(raw: Any) -> str:
-    """Say why a record of another schema is left out, before its unknown fields are taken for a hand's work."""
-    row = raw.get("row") if isinstance(raw, dict) else None
-    version = row.get("schema_version", SCHEMA_VERSION) if isinstance(row, dict) else SCHEMA_VERSION
-    if version == SCHEMA_VERSION or not isinstance(version, int):
-        return ""
-    age = "newer" if version > SCHEMA_VERSION else "older"
-    return f"schema version {version} is {age} than the {SCHEMA_VERSION} this dbbench reads; left out"
-
-
-def _record_problem(record: Record, stem: str) -> str:
-    if record.row.config_hash != stem:
-        return f"holds the hash {record.row.config_hash}, not that of its name; left out"
-    return _roles_against_peak(record)
-
-
-def _timing_problem(timing: Timing, stem: str) -> str:
-    if timing.config_hash != stem:
-        return f"holds the hash {timing.config_hash}, not that of its name; left out"
-    if not timing.seconds_per_step or min(timing.seconds_per_step) <= 0 or timing.samples_per_step <= 0:
-        return "holds no positive times; left out"
-    return ""
-
-
-def _roles_against_peak(record: Record) -> str:
-    """Return '' where the roles sum to the peak (or were not measured), else the two figures."""
-    sizes = [getattr(record.row, f"{role}_bytes") for role in ROLES]
-    if record.row.peak_bytes is None or any(size is None for size in sizes):
-        return ""
-    total = sum(sizes)
-    return "" if total == record.row.peak_bytes else f"roles sum to {total} bytes, the peak is {record.row.peak_bytes}"
-
-
 def write_trace(path: Path, frame: pd.DataFrame) -> None:
     """Write classified memory events to ``path``, columns as `TRACE_SCHEMA`."""
     write_atomically(path, to_parquet(with_makers(frame), TRACE_SCHEMA))
@@ -326,16 +329,26 @@ def to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
 def from_parquet(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) -> pd.DataFrame | None:
     """Return the columns of ``schema`` from the file at ``path``, None where there is no file.
 
-    Raises BadInput, one line, when it is torn or lacks a column that is not ``optional``.
+    Raises BadInput, one line, when it is torn, lacks a column that is not ``optional``, or holds something else there:
+    another type, or in a column of whole numbers nothing.
     """
+    where = f"{path.parent.name}/{path.name}"
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path.parent.name}/{path.name}: torn or no parquet ({error})") from error
+        raise BadInput(f"{where}: torn or no parquet ({error})") from error
     missing = [name for name in schema.names if name not in table.column_names]
     needed = [name for name in missing if name not in optional]
     if needed:
-        raise BadInput(f"{path.parent.name}/{path.name}: lacks the column '{needed[0]}'")
-    return table.select([name for name in schema.names if name not in missing]).to_pandas()
+        raise BadInput(f"{where}: lacks the column '{needed[0]}'")
+    columns = {}
+    for kind in (schema.field(name) for name in schema.names if name not in missing):
+        try:
+            columns[kind.name] = table.column(kind.name).cast(kind.type)
+        except (pa.ArrowException, ValueError) as error:
+            raise BadInput(f"{where}: the column '{kind.name}' is no {kind.type} ({error})") from error
+        if pa.types.is_integer(kind.type) and columns[kind.name].null_count:
+            raise BadInput(f"{where}: the column '{kind.name}' has a row without a value")
+    return pa.table(columns).to_pandas()

@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    verbs = ("run", "report", "check", "estimate", "fit", "scaling", "calibrate", "profile", "diff", "list", "doctor")
+    verbs = "run report figure compare check estimate fit scaling calibrate profile diff list doctor".split()
     for verb in verbs:
         assert f"  {verb} " in done.stdout
 
@@ -191,30 +191,48 @@ def test_report_rebuilds_each_run_and_the_claims(tmp_path: Path, monkeypatch: py
     """Broken if a run among several is skipped, or the claims are held against other runs than those named."""
     from rich.console import Console
 
-    from dbbench.report import claims, summary
+    from dbbench.report import claims, page, summary
 
     written: list[Path] = []
-    printed: list[Path] = []
+    pages: list[tuple[Path, list[Path]]] = []
     held: list[tuple[list[Path], Path]] = []
 
-    def print_summary(folder: Path, console: Console) -> None:
-        printed.append(folder)
+    def write_report(folder: Path, console: Console) -> None:
+        assert isinstance(console, Console), "without one the tables are not printed"
+        written.append(folder)
 
-    monkeypatch.setattr(summary, "write_report", written.append)
-    monkeypatch.setattr(summary, "print_summary", print_summary)
+    monkeypatch.setattr(summary, "write_report", write_report)
 
     def write_claims(folders: list[Path], path: Path) -> list[str]:
         held.append((folders, path))
         return ["one: a record is torn"]
 
     monkeypatch.setattr(claims, "write_claims", write_claims)
+    monkeypatch.setattr(summary, "load_checked", lambda folder: folder)
+    monkeypatch.setattr(page, "write_page", lambda path, together: pages.append((path, together)))
     runs = [tmp_path / "one", tmp_path / "two"]
-    arguments = ["report", *map(str, runs)]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert (written, printed, held) == (runs, runs, [])
+    out = tmp_path / "both"
+    arguments = ["report", *map(str, runs), "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert (written, held, pages) == (runs, [], [(out / "report.html", runs)])
+    assert str(out / "report.html") in result.output.replace("\n", "")
     result = CliRunner().invoke(app, [*arguments, "--claims", str(tmp_path / "claims.md")])
     assert (result.exit_code, "claims: one: a record is torn" in result.output) == (0, True)
     assert held == [(runs, tmp_path / "claims.md")]
+
+
+def test_the_page_of_several_runs_replaces_no_runs_own_page_and_no_file(tmp_path: Path) -> None:
+    """Broken if --out naming one of the runs loses that run's page, or a file of that name is no clear refusal."""
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for folder in runs:
+        folder.mkdir()
+    taken = tmp_path / "taken"
+    taken.write_text("a note")
+    for out in (runs[1], taken):
+        result = CliRunner().invoke(app, ["report", *map(str, runs), "--out", str(out)])
+        assert result.exit_code == 2 and f"--out {out}: is " in result.stderr
+    assert taken.read_text() == "a note" and list(runs[1].iterdir()) == []
 
 
 def test_report_on_what_is_no_run_is_one_line_and_status_2(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_wheel_has_the_suites_and_the_data_and_finds_them(tmp_path: Path) ->
     assert {name for name in suites if name.count("/") == 2} == {
         f"dbbench/suites/{path.name}" for path in (ROOT / "suites").glob("*.yaml")
     }
-    for folder in ("dbbench/data/files", "dbbench/report"):
+    for folder in ("dbbench/data/files", "dbbench/report", "dbbench/report/page/files"):
         here = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).glob("*") if path.is_file()}
         assert here <= set(names)
     target = tmp_path / "installed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def test_a_profile_of_nothing_is_a_profile(tmp_path: Path) -> None:
 def test_holdings_of_a_role_that_nobody_knows_are_refused() -> None:
     """Broken if bytes can be booked on a role that no table shows."""
     raw = PROFILE.model_dump()
-    raw["held"].append(Held(role="scratch", module="", op="", bytes=7, storages=1).model_dump())
+    raw["held"].append(asdict(Held(role="scratch", module="", op="", bytes=7, storages=1)))
     with pytest.raises(ValidationError, match="scratch"):
         type(PROFILE).model_validate(raw)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dbbench.errors import BadInput
 from dbbench.report.figure_fit import draw
-from dbbench.report.figure_style import NothingToDraw, page
+from dbbench.report.figure_style import WIDTHS, NothingToDraw, page
 from dbbench.report.fit_table import edges, markdown, overview, techniques, write_fit
 from dbbench.results.fit import Fit, read_fit
 
@@ -58,7 +58,10 @@ def test_the_folder_is_whole_and_read_back_as_it_was(tmp_path: Path) -> None:
     fit = made_fit()
     write_fit(tmp_path, fit)
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert files == ["figures/fit.pdf", "figures/fit.png", "fit.csv", "fit.json", "fit.md"]
+    assert files == [
+        *(f"figures/fit{ending}" for ending in (".pdf", ".png", "_one_column.pdf", "_one_column.png")),
+        *("fit.csv", "fit.json", "fit.md"),
+    ]
     assert read_fit(tmp_path) == fit
     assert (tmp_path / "figures/fit.png").stat().st_size < 300_000
     before = {name: (tmp_path / name).read_bytes() for name in files}
@@ -67,16 +70,26 @@ def test_the_folder_is_whole_and_read_back_as_it_was(tmp_path: Path) -> None:
     assert "](figures/fit.png)" in (tmp_path / "fit.md").read_text()
 
 
-def test_the_figure_names_what_it_shows_and_nothing_overlaps() -> None:
+@pytest.mark.parametrize("width_inches", WIDTHS.values())
+def test_the_figure_names_what_it_shows_and_nothing_overlaps(width_inches: float) -> None:
     """Broken if a network, a memory or "does not fit" is missing, or two texts lie over each other."""
     with page():
-        figure = draw(made_fit())
+        figure = draw(made_fit(), width_inches)
         figure.canvas.draw()
         texts = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
         words = [t.get_text() for t in texts]
         boxes = [t.get_window_extent() for t in texts]
-    for expected in ("24 GiB", "80 GiB", "base", "huge", "7b", "does\nnot fit", "275", "3,437 (12.5×)"):
+    for expected in (
+        "24 GiB",
+        "80 GiB",
+        "base",
+        "huge",
+        "7b",
+        "does\nnot fit",
+        "12.5×" if width_inches < 4 else "3,437 (12.5×)",
+    ):
         assert expected in words
+    assert figure.get_size_inches()[1] < 9.5, "taller than a page"
     width, height = figure.get_size_inches() * figure.dpi
     for i, one in enumerate(boxes):
         assert one.x0 >= -1 and one.y0 >= -1 and one.x1 <= width + 1 and one.y1 <= height + 1, words[i]

@@ -16,7 +16,7 @@ from dbbench.report.claims import FAILS, HOLDS, OPEN, write_claims
 from dbbench.report.claims_rules import SCALING_KINDS, claims
 from dbbench.report.claims_scalings import claims_tested
 from dbbench.report.figure_scaling import draw
-from dbbench.report.figure_style import page
+from dbbench.report.figure_style import WIDTHS, page
 from dbbench.report.scaling_table import exponents, markdown, write_scaling
 from dbbench.results.scaling import QUANTITIES, Scaling, read_scaling
 
@@ -129,12 +129,13 @@ def test_tables_show_what_is_held_and_the_folder_is_read_back(tmp_path: Path) ->
     assert "## Claims tested" in markdown(scaling)
 
 
+@pytest.mark.parametrize("width_inches", WIDTHS.values())
 @pytest.mark.parametrize("axis", ["depth", "blocks"])
-def test_the_figures_numbers_are_the_exponents_and_do_not_touch(axis: Any) -> None:
+def test_the_figures_numbers_are_the_exponents_and_do_not_touch(axis: Any, width_inches: float) -> None:
     """Broken if lines that end together have their numbers over each other, or one outside the figure."""
     lines = {f"v{i}": ("backprop", {}, grows(power)) for i, power in enumerate((1, 0.99, 0.98, 0.5, -1))}
     with page():
-        figure = draw(made_scaling(axis, lines))
+        figure = draw(made_scaling(axis, lines), width_inches)
         figure.canvas.draw()
         for axes in figure.axes:
             texts = [t for t in axes.findobj(Text) if t in axes.texts]

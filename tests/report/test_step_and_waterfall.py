@@ -13,7 +13,7 @@ from test_figures import drawn_texts
 
 from dbbench.errors import BadInput
 from dbbench.report import figure_timeline, figure_waterfall, tables
-from dbbench.report.figure_style import FONT_POINTS, NothingToDraw, page, save_as
+from dbbench.report.figure_style import FONT_POINTS, WIDTHS, NothingToDraw, page, save_as
 from dbbench.report.figures import write_figures
 from dbbench.report.run import load
 from dbbench.report.summary import write_report
@@ -62,12 +62,13 @@ def legible(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [words for words, _ in boxes]
 
 
+@pytest.mark.parametrize("width_inches", WIDTHS.values())
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_a_waterfall_is_legible_and_ends_at_the_process(tmp_path, count, monkeypatch):
+def test_a_waterfall_is_legible_and_ends_at_the_process(tmp_path, count, width_inches, monkeypatch):
     """Broken if labels collide, or a step of the way is not the difference of the two figures around it."""
     run = load(on_cuda(tmp_path, count))
     with page():
-        words = legible(figure_waterfall.draw(run, tables.comparison(run)), monkeypatch)
+        words = legible(figure_waterfall.draw(run, tables.comparison(run), width_inches), monkeypatch)
     peak = record_of(USUAL[0], 0).row.peak_bytes / MIB
     for expected in (f"{peak:,.2f}", "−2.00", "+1.00", "+19.00", "+500.00", f"{peak + 518:,.2f}"):
         assert expected in words
@@ -137,5 +138,5 @@ def test_a_figure_is_written_as_its_name_says(tmp_path):
         save_as(figure, tmp_path / "new" / "a.pdf")
         assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / "new" / "a.pdf").read_bytes().startswith(b"%PDF")
-        with pytest.raises(BadInput, match=r"\.png or a \.pdf"):
+        with pytest.raises(BadInput, match=r"\.png or a \.pdf or a \.svg"):
             save_as(figure, tmp_path / "a.jpg")

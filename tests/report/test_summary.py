@@ -12,6 +12,7 @@ from rich.console import Console
 from synthetic import USUAL, build, failed, record_of, trace_of
 
 from dbbench.errors import BadInput
+from dbbench.report import summary
 from dbbench.report.definitions import DEFINITIONS
 from dbbench.report.summary import print_summary, write_report
 
@@ -20,6 +21,13 @@ def built(path: Path, **options: object) -> str:
     build(path, **{"variants": USUAL[:5], "seeds": 2, **options})
     write_report(path)
     return (path / "summary.md").read_text()
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing twenty files takes longer than all else; these tests are of the page."""
+    monkeypatch.setattr(summary, "write_figures", lambda run, table: {})
+    monkeypatch.setattr(summary, "write_page", lambda path, runs, table: None)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def folder(tmp_path_factory):
 def test_rebuilding_gives_the_same_bytes(folder):
     files = ["summary.md", "summary.csv", "results.parquet", "metrics.parquet", "results.csv"]
     figures = sorted(str(path.relative_to(folder)) for path in (folder / "figures").iterdir())
-    assert len(figures) == 10
+    assert len(figures) == 20
     before = {name: (folder / name).read_bytes() for name in files + figures}
     for name in before:
         (folder / name).unlink()
@@ -69,7 +77,7 @@ def test_the_page_holds_no_path_of_the_machine(folder):
 def test_every_figure_linked_exists(folder):
     page = (folder / "summary.md").read_text()
     links = [part.split(")")[0] for part in page.split("](")[1:] if part.startswith("figures/")]
-    assert len(links) == 10
+    assert len(links) == 15
     assert all((folder / link).is_file() for link in links)
 
 
@@ -91,6 +99,7 @@ def test_retained_and_other_are_itemised_to_the_last_byte(folder):
         assert total == getattr(record_of(USUAL[0], 0).row, f"{role}_bytes")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_torn_record_is_named_and_the_report_goes_on(tmp_path):
     build(tmp_path, variants=USUAL[:2], seeds=2)
     torn = tmp_path / "records" / f"{record_of(USUAL[0], 1).row.config_hash}.json"
@@ -113,6 +122,7 @@ def test_torn_traces_and_curves_are_named_and_the_report_goes_on(tmp_path):
     assert (tmp_path / "figures" / "timeline.png").exists(), "the other variant's trace is intact"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_trace_that_does_not_rise_to_its_records_peak_is_named(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     record = record_of(USUAL[0], 0)
@@ -122,6 +132,7 @@ def test_a_trace_that_does_not_rise_to_its_records_peak_is_named(tmp_path):
     assert f"its record's peak is {record.row.peak_bytes}" in problem
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_trace_of_the_right_height_with_other_roles_is_named(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     record = record_of(USUAL[0], 0)
@@ -131,6 +142,7 @@ def test_a_trace_of_the_right_height_with_other_roles_is_named(tmp_path):
     assert "other bytes of temporaries, retained at the peak" in problem
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_cells_that_never_left_a_record_are_counted_and_named(tmp_path):
     folder = build(tmp_path, variants=USUAL[:1], seeds=1)
     here = record_of(USUAL[0], 0).row.config_hash
@@ -157,6 +169,7 @@ def test_an_empty_or_missing_folder_is_one_clear_line(tmp_path):
     assert list(tmp_path.iterdir()) == [], "a refused report leaves nothing behind"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_json_that_is_missing_changes_the_order_and_nothing_else(tmp_path):
     build(tmp_path, variants=USUAL[:3], seeds=1)
     (tmp_path / "run.json").write_text("{")

@@ -12,6 +12,7 @@ from rich.console import Console
 from synthetic import USUAL, build, failed, record_of, timing_of
 
 from dbbench.report import tables, text
+from dbbench.report.document import markdown
 from dbbench.report.run import load
 from dbbench.results.roles import ROLES
 
@@ -95,7 +96,7 @@ def test_a_failed_cell_is_a_row_with_its_status_error_and_log(table):
     assert found["error"].iloc[0] == "no step in 600 s | see *log* <b>"
     assert found["log"].iloc[0].startswith("logs/")
     assert found["peak_bytes"].isna().all()
-    assert "no step in 600 s \\| see \\*log\\* \\<b\\>" in tables.markdown_failed(table)
+    assert "no step in 600 s \\| see \\*log\\* \\<b\\>" in markdown(tables.failed(table))
 
 
 def test_summary_csv_reads_back_to_the_same_figures(table):
@@ -109,8 +110,8 @@ def test_summary_csv_reads_back_to_the_same_figures(table):
 
 
 def test_every_markdown_row_has_as_many_cells_as_its_header(table):
-    for markdown in (tables.markdown_memory(table), tables.markdown_cost(table), tables.markdown_failed(table)):
-        lines = [line for line in markdown.split("\n") if line.startswith("|")]
+    for block in (tables.memory(table)[0], tables.cost(table), tables.failed(table)):
+        lines = [line for line in markdown(block).split("\n") if line.startswith("|")]
         cells = {line.replace("\\|", "").count("|") for line in lines}
         assert len(cells) == 1
 
@@ -160,8 +161,8 @@ def test_names_cannot_break_a_table(name, shown):
 def test_a_variant_of_odd_name_keeps_its_row(tmp_path):
     odd = dataclasses.replace(USUAL[1], label="x|y *z* [link](u) $a$")
     build(tmp_path, variants=[USUAL[0], odd], seeds=2)
-    markdown = tables.markdown_cost(tables.comparison(load(tmp_path)))
-    line = next(line for line in markdown.split("\n") if "link" in line)
+    shown = markdown(tables.cost(tables.comparison(load(tmp_path))))
+    line = next(line for line in shown.split("\n") if "link" in line)
     assert line.startswith("| `x\\|y *z* [link](u) $a$` |")
 
 

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from synthetic import USUAL, Variant, build, failed
 
+from dbbench.report.document import markdown
 from dbbench.report.run import load
 from dbbench.report.tables import comparison
 from dbbench.report.verdict import bullets, verdict, welch
@@ -40,7 +41,7 @@ def said(tmp_path, variants, **options):
     build(tmp_path, variants=variants, traces=False, curves=False, **options)
     run = load(tmp_path)
     table = comparison(run)
-    return verdict(run, table), bullets(run, table)
+    return markdown(verdict(run, table)), [markdown(line) for line in bullets(run, table)]
 
 
 BACKPROP = USUAL[0]
