@@ -113,7 +113,11 @@ def test_the_ledgers_peak_is_the_allocators(name: str) -> None:
     """Something would have been there before the ledger opened, or the passes would have taken different steps."""
     profile = profile_step(f"toy_train:{name}", Order(steps=2, timed_steps=1)).profile
     assert profile.resident_bytes == 0
-    assert profile.kernel_workspace_bytes == 0
+    if name == "halved" and profile.kernel_workspace_bytes:  # some CPUs pack the operands of a product in bf16
+        assert profile.device_figures is not None
+        assert profile.device_figures.workspace_op == "aten.mm"
+    else:
+        assert profile.kernel_workspace_bytes == 0
 
 
 @pytest.mark.parametrize("name", ["checkpointed", "halved", "averaged", "leaking", "recurrent"])
