@@ -81,9 +81,9 @@ class Shown(ABC):
 
 def _rich(block: Block) -> RenderableType:
     if isinstance(block, Heading):
-        return Text(("" if block.level == 0 else "\n") + text.printable(block.words), style="bold")
+        return Text(("" if block.level == 0 else "\n") + _plain(block.words), style="bold")
     if isinstance(block, Lines):
-        return Text("\n".join(text.printable(line) for line in block.lines))
+        return Text("\n".join(_plain(line) for line in block.lines))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, name in enumerate(block.header):
         if place < block.words:
@@ -92,7 +92,7 @@ def _rich(block: Block) -> RenderableType:
             table.add_column(Text(name), justify="right", no_wrap=True)
     for place, row in enumerate(block.rows, 1):
         above_totals = block.totals and place == len(block.rows) - block.totals
-        table.add_row(*(Text(text.printable(cell)) for cell in row), end_section=bool(above_totals))
+        table.add_row(*(Text(_plain(cell)) for cell in row), end_section=bool(above_totals))
     return table
 
 
@@ -126,3 +126,8 @@ def _html(block: Block) -> str:
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+
+
+def _plain(words: str) -> str:
+    """Return ``words`` for a terminal. Where a line is broken before two colons, GitHub would read a command of it."""
+    return text.printable(words).replace("::", ":\u2060:")
