@@ -7,7 +7,7 @@ evaluate is read once from its beginning, window after window, each token predic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, ClassVar
 
@@ -49,6 +49,8 @@ class Text(NextToken):
     """
 
     Options: ClassVar[type[networks.BaseOptions]] = TextOptions
+    loader: ClassVar[Callable[..., TextSet]]
+    loader_options: ClassVar[tuple[str, ...]] = ("validation_fraction",)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("bits_per_character", "bits", "lower"),
         Metric("perplexity", "per token", "lower"),
@@ -74,7 +76,7 @@ class Text(NextToken):
     @classmethod
     def load(cls, options: networks.BaseOptions, where: str) -> TextSet:
         """Return the text. It raises BadInput when it is missing or damaged."""
-        raise NotImplementedError
+        return cls.loader(where=where, **{name: getattr(options, name) for name in cls.loader_options})
 
     @classmethod
     def input_shape(cls, options: networks.BaseOptions) -> InputShape:
@@ -132,10 +134,7 @@ class Text(NextToken):
 class Plays(Text):
     """The embedded 38 plays of Shakespeare's, the last tenth of each held out."""
 
-    @classmethod
-    def load(cls, options: networks.BaseOptions, where: str) -> TextSet:
-        assert isinstance(options, TextOptions)
-        return load_plays(where=where, validation_fraction=options.validation_fraction)
+    loader = staticmethod(load_plays)
 
     @classmethod
     def input_shape(cls, options: networks.BaseOptions) -> InputShape:
@@ -151,15 +150,8 @@ class TextFolder(Text):
         folder: str | None = None
         test_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.1
 
-    @classmethod
-    def load(cls, options: networks.BaseOptions, where: str) -> TextSet:
-        assert isinstance(options, cls.Options)
-        return load_text_folder(
-            where=where,
-            folder=options.folder,
-            test_fraction=options.test_fraction,
-            validation_fraction=options.validation_fraction,
-        )
+    loader = staticmethod(load_text_folder)
+    loader_options = ("folder", "test_fraction", "validation_fraction")
 
 
 class TextDataset(Text):
@@ -171,14 +163,5 @@ class TextDataset(Text):
         train_split: str = "train"
         test_split: str = "test"
 
-    @classmethod
-    def load(cls, options: networks.BaseOptions, where: str) -> TextSet:
-        assert isinstance(options, cls.Options)
-        return load_text_dataset(
-            where=where,
-            folder=options.folder,
-            column=options.column,
-            train_split=options.train_split,
-            test_split=options.test_split,
-            validation_fraction=options.validation_fraction,
-        )
+    loader = staticmethod(load_text_dataset)
+    loader_options = ("folder", "column", "train_split", "test_split", "validation_fraction")
