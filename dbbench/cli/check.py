@@ -128,16 +128,18 @@ def _of_suite(suite: str, settings: list[str], only: str | None, command: str) -
     """Take the measuring pass of a suite's cells on fake tensors, one after another in this process."""
     from dbbench.estimate.suite import merged_seeds
     from dbbench.gate.measure import fake_names, from_estimates
+    from dbbench.suite.overrides import select
 
-    whole = merged_seeds(make_plan(suite, settings, None, "cpu").cells)
+    plan = make_plan(suite, settings, None, "cpu")
+    whole = merged_seeds(plan.cells)
     names = fake_names(whole[0].suite, [(cell.variant, cell.network.depth) for cell in whole])
     by_cell = {cell.model_dump_json(exclude={"seed"}): name for cell, name in zip(whole, names, strict=True)}
-    plan = make_plan(suite, settings, only, "cpu")
+    chosen = plan.cells if only is None else select(plan.cells, only)
 
     def estimated() -> Iterator[Estimated]:
         from dbbench.estimate.in_process import estimate_in_process
 
-        for cell, record, events in estimate_in_process(merged_seeds(plan.cells), plan.where):
+        for cell, record, events in estimate_in_process(merged_seeds(chosen), plan.where):
             yield by_cell[cell.model_dump_json(exclude={"seed"})], record, events
 
     with contextlib.redirect_stdout(sys.stderr):  # what a method prints must not get into --json -

@@ -99,8 +99,8 @@ def _split(split: Mapping[str, int], own_peaks: Mapping[str, int], broken: set[s
 
 def _holders(name: str, ledger: Ledger) -> list[str]:
     """Return the largest holders at the peak or, for a role, at the instant when it was at its own."""
-    from dbbench.profile.table import fold
     from dbbench.report import text
+    from dbbench.report.fold import fold
     from dbbench.results.holdings import held_at_peak
 
     peak = ledger.peak

@@ -139,8 +139,7 @@ def as_svg(figure: Figure) -> str:
     Its ids are hashes salted alike in every figure, so several of these go into one page as images, not inline.
     """
     buffer = io.BytesIO()
-    nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    figure.savefig(buffer, format="svg", metadata=_METADATA[".svg"])
     return smaller(buffer.getvalue().decode("utf-8"))
 
 

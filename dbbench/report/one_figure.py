@@ -19,7 +19,7 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.figures import CUDA_FIGURES, FIGURES, Drawing
 from dbbench.report.run import load
-from dbbench.report.together import together
+from dbbench.report.together import folder_names, together
 from dbbench.results.scaling import SCALING_FILE, read_scaling
 
 _DRAWINGS: dict[str, Drawing] = {name.replace("_", "-"): draw for name, (draw, _) in (FIGURES | CUDA_FIGURES).items()}
@@ -71,11 +71,9 @@ def _scaling(folders: Sequence[Path]) -> Callable[[float], Figure]:
             raise BadInput(f"{where}; one figure has one axis")
     if len(scalings) == 1:
         return lambda width_inches: figure_scaling.draw(first, width_inches)
-    names = [folder.resolve().name for folder in folders]
-    unique = [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
     lines = [
         line.model_copy(update={"variant": f"{name}: {line.variant}"})
-        for name, scaling in zip(unique, scalings, strict=True)
+        for name, scaling in zip(folder_names(folders), scalings, strict=True)
         for line in scaling.lines
     ]
     values = sorted({value for scaling in scalings for value in scaling.values})

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from dbbench.report.run import Run
 
@@ -41,11 +42,16 @@ def together(runs: Sequence[Run]) -> Run:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return a name for each run: its folder's, with as many of the folders above it as tell the runs apart.
+    """Return a name for each run: that of its folder, as `folder_names` has it."""
+    return folder_names([run.folder.path for run in runs])
+
+
+def folder_names(folders: Sequence[Path]) -> list[str]:
+    """Return a name for each folder: its own, with as many of the folders above it as tell them apart.
 
     The same folder given twice is numbered.
     """
-    parts = [run.folder.path.resolve().parts for run in runs]
+    parts = [folder.resolve().parts for folder in folders]
     depth = 1
     while len({p[-depth:] for p in parts}) < len(set(parts)):
         depth += 1
