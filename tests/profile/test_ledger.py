@@ -126,7 +126,7 @@ def test_marked_steps_are_steps_of_their_own() -> None:
             raise RuntimeError("stop")
     profile = ledger.profile()
     assert [step.step for step in profile.steps] == [0, 1, 2, 3]
-    assert ledger.peak.bytes < (1 << 20) * FLOAT
+    assert ledger.peak.bytes - profile.resident_bytes < (1 << 20) * FLOAT  # other tests leave tensors in the process
     assert profile.ended_early == "RuntimeError: stop"
 
 
