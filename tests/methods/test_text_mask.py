@@ -18,12 +18,12 @@ from dbbench.methods.diffusion_blocks import DiffusionBlocks
 from dbbench.suite.cell import NetworkChoice, TaskChoice
 
 VOCABULARY, TOKENS, BATCH, DEPTH, BLOCKS = 11, 40, 2, 4, 3
-WAYS = ["concatenated"]
+WAYS = ["concatenated", "two_pass"]
 
 
 @lru_cache
 def trained(name: str, **options: Any) -> Method:
-    """Return a method whose parameters are moved off their start: no modulation is zero, and no attention so sharp that a weight of it is."""
+    """Return a method whose parameters are moved off their start: no modulation is zero."""
     task = TaskChoice(name="tokens", vocabulary=VOCABULARY, sequence_length=TOKENS)
     network = NetworkChoice(name="llama", size="micro", depth=DEPTH)
     resolved = resolve_cell(
