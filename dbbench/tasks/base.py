@@ -72,7 +72,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
-        """Yield every sample of ``split`` once."""
+        """Yield every sample of ``split`` once, or those that the task's options choose for every method alike."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -33,12 +33,17 @@ PLAYS_CHARACTERS = 81
 
 
 class TextOptions(networks.BaseOptions):
-    """``sequence_length`` is a window's number of tokens; ``vocabulary_size`` that of byte pairs."""
+    """``sequence_length`` is a window's number of tokens; ``vocabulary_size`` that of byte pairs.
+
+    ``evaluation_windows`` is the most windows of a split that are scored, spread evenly over it, the same for every
+    method; None scores all.
+    """
 
     units: Units = "characters"
     vocabulary_size: Annotated[int, Field(ge=2)] = 4096
     sequence_length: Annotated[int, Field(ge=2)] = 256
     validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.05
+    evaluation_windows: Annotated[int, Field(ge=1)] | None = None
 
 
 class Text(NextToken):
@@ -67,7 +72,7 @@ class Text(NextToken):
                 f"{options.units.replace('_', ' ')}"
             )
         self._characters_per_token = torch.from_numpy(self.vocabulary.characters_per_token).to(streams.device)
-        self._length = options.sequence_length
+        self._length, self._most_windows = options.sequence_length, options.evaluation_windows
         self._tokens = {part: self._encoded(text, part, where) for part in ("train", "validation", "test")}
         self._starts = lru_cache(maxsize=4)(self._shuffle)
 
@@ -105,8 +110,13 @@ class Text(NextToken):
         return self._batch("train", np.resize(starts, self.batch_size))
 
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
-        """Yield the windows of ``split`` in order; the tokens behind its last whole window are left out."""
+        """Yield the windows of ``split`` in order, or as many of them as are asked for, evenly spread.
+
+        The tokens behind its last whole window are left out.
+        """
         starts = np.arange(0, len(self._tokens[split]) - self._length, self._length)
+        if self._most_windows is not None and self._most_windows < len(starts):
+            starts = starts[np.arange(self._most_windows) * len(starts) // self._most_windows]
         rows = max(1, EVALUATION_TOKENS // self._length)
         for first in range(0, len(starts), rows):
             yield self._batch(split, starts[first : first + rows])
