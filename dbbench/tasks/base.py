@@ -70,6 +70,11 @@ class Task(ABC):
     def train_batch(self, index: int) -> Batch:
         """Return the training batch number ``index`` (0, 1, …, through as many epochs as it takes)."""
 
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """How many training batches show everything once; None where nothing ever comes again."""
+        return None
+
     @abstractmethod
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
         """Yield every sample of ``split`` once, or those that the task's options choose for every method alike."""

@@ -90,6 +90,7 @@ EVERY_METHOD: dict[str, tuple[str, dict[str, Any]]] = {
     "checkpointing": ("checkpointing", {}),
     "greedy": ("greedy", {"ensemble": True}),
     "blocks": ("diffusion_blocks", {"blocks": 2, "shown_draws": [1, 3]}),
+    "ngram": ("ngram", {"order": 3}),
     "blocks_two_pass": ("diffusion_blocks", {"blocks": 2, "streams": "two_pass", "inference_draws": 3}),
 }
 
@@ -98,7 +99,8 @@ EVERY_METHOD: dict[str, tuple[str, dict[str, Any]]] = {
 def test_every_way_of_predicting_sums_to_one_over_the_vocabulary(letters: TaskChoice, name: str) -> None:
     """A perplexity would compare scores that are no probabilities."""
     which, options = EVERY_METHOD[name]
-    cell = cell_on(letters, which, **options).model_copy(update={"optimizer": OptimizerChoice(lr=1e-2)})
+    network = NetworkChoice(name="counts") if which == "ngram" else LLAMA
+    cell = cell_on(letters, which, network, **options).model_copy(update={"optimizer": OptimizerChoice(lr=1e-2)})
     method = built(cell)
     loop = Loop(method, method.task, cell)
     plans = [plan for plan, _ in rehearsal(method)]
