@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan, StepReport
 from dbbench.networks import base as networks
+from dbbench.networks.base import place
 from dbbench.tasks.base import Batch
 
 
@@ -87,7 +88,7 @@ class NGram(Method):
         if self.vocabulary ** (self.options.order + 1) >= 2**63:
             raise BadInput(f"order: {self.options.order} tokens before one of {self.vocabulary} have no key of 64 bits")
         self.tables = nn.ModuleList(Table(self.vocabulary) for _ in range(self.options.order + 1))
-        self.tables.to(self.setting.device)
+        place(self.tables, self.setting.device, torch.float32)
         self.model = nn.ModuleDict({"network": self.network, "tables": self.tables})
         self.optimizers = []
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from dbbench.errors import BadInput
 from dbbench.results.frames import metrics_frame, results_frame
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
-from dbbench.results.record import SCHEMA_VERSION, Held, Record, Timing
+from dbbench.results.record import SCHEMA_VERSION, Held, Record, Samples, Timing
 from dbbench.results.roles import ROLES
 
 RECORD_LIMIT_BYTES = 20 * 1024
@@ -114,6 +114,20 @@ class RunFolder:
         """Return the curves of a cell, None where it left none. Raises BadInput when the file is torn."""
         return from_parquet(self._curves_path(config_hash), CURVES_SCHEMA)
 
+    def write_samples(self, samples: Samples) -> None:
+        """Write ``samples/<hash>.json``: what the cell's trained method made."""
+        write_atomically(self._samples_path(samples.config_hash), to_json(samples))
+
+    def read_samples(self, config_hash: str) -> Samples | None:
+        """Return what a cell's method made, None where it left nothing. Raises BadInput when the file is damaged."""
+        path = self._samples_path(config_hash)
+        if not path.exists():
+            return None
+        try:
+            return Samples.model_validate_json(path.read_bytes())
+        except ValueError as error:  # pydantic's own is one
+            raise BadInput(f"{path}: truncated or not samples ({' '.join(str(error).split())[:200]})") from error
+
     def write_run(self, info: dict[str, Any]) -> None:
         """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
         write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
@@ -158,6 +172,9 @@ class RunFolder:
 
     def _curves_path(self, config_hash: str) -> Path:
         return self.path / "curves" / f"{config_hash}.parquet"
+
+    def _samples_path(self, config_hash: str) -> Path:
+        return self.path / "samples" / f"{config_hash}.json"
 
     def _read_models(
         self, room: str, model: type[Model], check: Callable[[Model, str], str]
