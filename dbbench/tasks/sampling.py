@@ -7,7 +7,7 @@ distribution write the same text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,19 +38,19 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
 
     None where there is no n-gram.
     """
-    found = [gram for text in texts for gram in _ngrams(text, n)]
+    found = [gram for text in texts for gram in _ngrams(text.split(), n)]
     return len(set(found)) / len(found) if found else None
 
 
-def repetition(texts: Sequence[str], n: int) -> float | None:
-    """Return the share of a text's n-grams of words that came before in it, the mean over texts that have any.
+def repetition(texts: Sequence[Sequence[Hashable]], n: int) -> float | None:
+    """Return the share of a text's n-grams of tokens that came before in it, the mean over texts that have any.
 
-    This is seq-rep-n (Welleck et al. 2020, arXiv 1908.04319, section 6.1).
+    This is seq-rep-n (Welleck et al. 2020, arXiv 1908.04319, section 6.1). It is of tokens, since a model that writes
+    one letter for ever has no second word.
     """
     shares = [1 - len(set(grams)) / len(grams) for grams in (_ngrams(text, n) for text in texts) if grams]
     return sum(shares) / len(shares) if shares else None
 
 
-def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
-    words = text.split()
-    return list(zip(*(words[i:] for i in range(n)), strict=False))
+def _ngrams(items: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
+    return list(zip(*(items[i:] for i in range(n)), strict=False))

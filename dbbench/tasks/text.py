@@ -32,12 +32,12 @@ from dbbench.tasks.sampling import DECODINGS, continued, distinct, repetition
 EVALUATION_TOKENS = 16_384  # a batch of an evaluation: its log-probabilities are this many times the vocabulary
 PLAYS_CHARACTERS = 81
 
-#: What is said of the texts that a model writes: each metric with what computes it, and for how many words.
-SAMPLE_METRICS = {
-    Metric("distinct_1", "of 1-grams", "higher"): (distinct, 1),
-    Metric("distinct_2", "of 2-grams", "higher"): (distinct, 2),
-    Metric("repetition_4", "of 4-grams", "lower"): (repetition, 4),
-}
+#: What is said of the texts that a model writes.
+SAMPLE_METRICS = (
+    Metric("distinct_1", "of 1-grams of words", "higher"),
+    Metric("distinct_2", "of 2-grams of words", "higher"),
+    Metric("repetition_4", "of 4-grams of tokens", "lower"),
+)
 
 
 class TextOptions(networks.BaseOptions):
@@ -153,11 +153,13 @@ class Text(NextToken):
         ways = dict(zip((*DECODINGS, "held_out"), (*written, whole), strict=True))
         documents, figures = [], {}
         for way, rows in ways.items():
-            texts = [self._spelt(row[self._length // 2 :]) for row in rows]
+            tokens = [row[self._length // 2 :] for row in rows]
+            texts = [self._spelt(row) for row in tokens]
             documents += [Document(way, self._spelt(p), text) for p, text in zip(prompts, texts, strict=True)]
-            found = {m.name: share(texts, n) for m, (share, n) in SAMPLE_METRICS.items()}
+            found = {f"distinct_{n}": distinct(texts, n) for n in (1, 2)}
+            found["repetition_4"] = repetition([row.tolist() for row in tokens], 4)
             figures[way] = {name: value for name, value in found.items() if value is not None}
-        return Products(documents, tuple(SAMPLE_METRICS), figures)
+        return Products(documents, SAMPLE_METRICS, figures)
 
     def _spelt(self, tokens: Tensor) -> str:
         return self.vocabulary.decode(tokens.cpu().numpy())

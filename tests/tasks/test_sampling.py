@@ -62,11 +62,12 @@ def test_repetition_and_distinctness_are_the_published_ones() -> None:
     circle, other = "a b a b a b", "one two three four"
     assert distinct([circle], 1) == pytest.approx(2 / 6)
     assert distinct([circle, other], 2) == pytest.approx((2 + 3) / (5 + 3))
-    assert repetition([circle], 2) == pytest.approx(1 - 2 / 5)
-    assert repetition([circle, other], 2) == pytest.approx((1 - 2 / 5) / 2)
-    assert repetition(["word", other], 4) == 0.0
+    assert repetition([circle.split()], 2) == pytest.approx(1 - 2 / 5)
+    assert repetition([circle.split(), other.split()], 2) == pytest.approx((1 - 2 / 5) / 2)
+    assert repetition(["eeeeeeee"], 4) == pytest.approx(1 - 1 / 5)
+    assert repetition(["abc", "abcd"], 4) == 0.0
     assert distinct([" \n"], 1) is None
-    assert repetition(["too short"], 4) is None
+    assert repetition(["abc"], 4) is None
 
 
 def text_in(tmp_path: Path) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def test_a_run_keeps_the_samples_of_every_cell_that_makes_any(tmp_path: Path) ->
         metric = figures["test", "temperature_1", "distinct_1"]
         texts = [document.text for document in kept.documents if document.made_by == "temperature_1"]
         assert metric.value == pytest.approx(distinct(texts, 1))
-        assert (metric.unit, metric.direction) == ("of 1-grams", "higher")
+        assert (metric.unit, metric.direction) == ("of 1-grams of words", "higher")
         assert records[variant].row.metric == "test_bits_per_character"
     assert prompts[0] == prompts[1]
     path = tmp_path / "out" / "samples" / f"{records['ngram'].row.config_hash}.json"
