@@ -18,6 +18,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "checkpointing": "dbbench.methods.checkpointing:Checkpointing",
         "greedy": "dbbench.methods.greedy:Greedy",
         "diffusion_blocks": "dbbench.methods.diffusion_blocks:DiffusionBlocks",
+        "ngram": "dbbench.methods.ngram:NGram",
     },
     "tasks": {
         "digits": "dbbench.tasks.image_classification:Digits",
@@ -38,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dit": "dbbench.networks.dit:DiT",
         "llama": "dbbench.networks.llama:Llama",
         "linear": "dbbench.networks.linear:LinearClassifier",
+        "counts": "dbbench.networks.counts:Counts",
     },
 }
 

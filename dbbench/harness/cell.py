@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from dbbench.harness.resolve import resolve_cell
 from dbbench.harness.rows import environment, identity_row, method_columns
 from dbbench.harness.training import Training, train
 from dbbench.methods.base import Method
-from dbbench.results.record import MetricValue, Record
+from dbbench.results.record import Document, MetricValue, Record, Samples
 from dbbench.suite.cell import Cell
-from dbbench.tasks.base import Split, Task
+from dbbench.tasks.base import Metric, Products, Split, Task
 
 #: What a device cannot say, and why; the record carries it beside the null.
 _NOT_ON_CPU = {
@@ -30,11 +30,12 @@ _NOT_ON_CPU = {
 
 @dataclass
 class CellResult:
-    """A finished cell: its record, its classified trace and its learning curve."""
+    """A finished cell: its record, its classified trace, its learning curve, and what its method then made."""
 
     record: Record
     trace: pd.DataFrame
     curves: pd.DataFrame
+    samples: Samples | None
 
 
 def run_cell(cell: Cell, config_hash: str, report: Callable[[dict[str, Any]], None]) -> CellResult:
@@ -55,9 +56,13 @@ def run_cell(cell: Cell, config_hash: str, report: Callable[[dict[str, Any]], No
     done = train(method, task, cell, plans, report)
     report({"stage": "test", "step": done.steps, "steps": done.steps, "fraction": 1.0})
     metrics = _final_metrics(method, task, cell, done)
+    made = task.after_training(cell.final_split, method.predict_own)
     row = identity_row(resolved, config_hash, task.dataset_sha256, "ok")
     row |= tracing.memory_columns(measured) | tracing.flops_columns(measured, Counter(done.blocks))
     row |= _training_columns(method, task, done, metrics)
+    if made is not None:
+        for way, figures in made.figures.items():
+            metrics += _values(cell.final_split, done, made.metrics, way, figures)
     record = Record(
         row=row,  # type: ignore[arg-type]  # pydantic makes the Row
         cell=cell.model_dump(mode="json"),
@@ -68,7 +73,16 @@ def run_cell(cell: Cell, config_hash: str, report: Callable[[dict[str, Any]], No
         unavailable=_unavailable(row, cell),
         environment=environment(resolved),
     )
-    return CellResult(record, measured.timeline, done.curves())
+    return CellResult(record, measured.timeline, done.curves(), _samples(cell, config_hash, made))
+
+
+def _samples(cell: Cell, config_hash: str, made: Products | None) -> Samples | None:
+    if made is None:
+        return None
+    documents = [Document(**vars(document)) for document in made.documents]
+    return Samples(
+        config_hash=config_hash, variant=cell.variant, seed=cell.seed, split=cell.final_split, documents=documents
+    )
 
 
 def _final_metrics(method: Method, task: Task, cell: Cell, done: Training) -> list[MetricValue]:
@@ -77,19 +91,27 @@ def _final_metrics(method: Method, task: Task, cell: Cell, done: Training) -> li
     found = []
     for split in splits:
         for way, figures in task.evaluate(split, method.predict).items():
-            for metric in task.metrics:
-                found.append(
-                    MetricValue(
-                        split=split,
-                        step=done.steps,
-                        name=metric.name,
-                        variant=way,
-                        value=figures[metric.name],
-                        unit=metric.unit,
-                        direction=metric.direction,
-                    )
-                )
+            found += _values(split, done, task.metrics, way, figures)
     return found
+
+
+def _values(
+    split: Split, done: Training, metrics: Iterable[Metric], way: str, figures: Mapping[str, float]
+) -> list[MetricValue]:
+    """Return ``figures`` for a record, those of ``metrics`` that were found."""
+    return [
+        MetricValue(
+            split=split,
+            step=done.steps,
+            name=metric.name,
+            variant=way,
+            value=figures[metric.name],
+            unit=metric.unit,
+            direction=metric.direction,
+        )
+        for metric in metrics
+        if metric.name in figures
+    ]
 
 
 def _training_columns(method: Method, task: Task, done: Training, metrics: list[MetricValue]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def ledger_pass(resolved: Resolved, task: Task, fake: bool = False) -> Measured:
         for optimizer in method.optimizers:
             optimizer.state.clear()
         with ledger.step(-1, kind="inference"), phase("inference"), torch.no_grad():
-            method.predict(batch.inputs)
+            method.predict_own(batch.inputs)
         transferred *= _share_of_changes(method) / method.blocks
     flops = {window.block: by_phase for window, by_phase in ledger.flops if window.kind == "step"}
     masked = {window.block: flops for window, flops in ledger.masked_flops if window.kind == "step"}

@@ -109,7 +109,8 @@ class Loop:
 
     def evaluate(self, fraction: float) -> None:
         """Add a point to the curve: the validation split, and the mean training loss since the point before."""
-        done, values = self.done, self.task.evaluate("validation", self.method.predict)[""]
+        done = self.done
+        values = self.task.evaluate("validation", lambda inputs: {"": self.method.predict_own(inputs)})[""]
         rows = [("validation", name, value) for name, value in values.items()]
         if self._losses:
             rows.append(("train", "loss", self._loss_sum.item() / self._losses))

@@ -146,6 +146,8 @@ def _run_cell(cell: Cell, config_hash: str, folder: Path, channel: Channel) -> N
     run = RunFolder(folder)
     run.write_trace(config_hash, result.trace)
     run.write_curves(config_hash, result.curves)
+    if result.samples is not None:
+        run.write_samples(result.samples)
     run.write_record(result.record)  # last: a record that says ok is the mark that all of it is there
 
 

@@ -39,7 +39,7 @@ FREE = frozenset(
     bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ logical_and logical_or logical_not
     eq ne lt le gt ge isnan isinf isfinite any all
     sum mean var var_mean std max min amax amin argmax argmin cumsum cumprod logsumexp norm linalg_vector_norm prod
-    topk sort searchsorted bucketize histc unique unique_consecutive nonzero
+    topk sort searchsorted bucketize histc unique _unique2 unique_consecutive nonzero
     max_pool2d_with_indices max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward _adaptive_avg_pool2d
     _adaptive_avg_pool2d_backward upsample_nearest2d upsample_bilinear2d constant_pad_nd pad reflection_pad2d
     grid_sampler_2d affine_grid_generator

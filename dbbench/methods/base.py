@@ -115,6 +115,10 @@ class Method(ABC):
     def predict(self, inputs: Any) -> dict[str, Tensor]:
         """Return predictions [batch, …], as `Task.predicts` says, by way of predicting; '' is the method's own."""
 
+    def predict_own(self, inputs: Any) -> Tensor:
+        """Return the method's own prediction alone, for those who would throw the others away."""
+        return self.predict(inputs)[""]
+
     def may_change(self, plan: Plan) -> set[str]:
         """Return the names of the parameters of ``model`` that a step under ``plan`` may change."""
         return {name for name, _ in self.model.named_parameters()}

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dbbench.diffusion.precondition import Preconditioning, precondition
+from dbbench.errors import BadInput
 from dbbench.networks.base import Network, State
 from dbbench.networks.parts import NoiseEmbedding
 from dbbench.tasks.base import Batch, Task
@@ -93,8 +94,11 @@ class Denoised(ABC):
         """Return what the task's loss compares the outputs with."""
 
     @abstractmethod
-    def outputs(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> Tensor:
-        """Return what the block behind ``run`` makes of ``z`` at ``sigma`` [batch]: logits, or D."""
+    def asked(self, front: Front, inputs: Any, sigma: Tensor, run: Run) -> Callable[[Tensor], Tensor]:
+        """Return what the block behind ``run`` makes of a z at ``sigma`` [batch]: logits, or D.
+
+        What does not depend on z is done once, however many are asked about.
+        """
 
 
 def combined(c: Preconditioning, z: Tensor, given: Tensor) -> Tensor:
@@ -115,20 +119,61 @@ class DenoisedClass(Denoised):
     def wanted(self, batch: Batch) -> Tensor:
         return batch.targets
 
-    def outputs(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> Tensor:
-        assert front.noise is not None
+    def asked(self, front: Front, inputs: Any, sigma: Tensor, run: Run) -> Callable[[Tensor], Tensor]:
         c = precondition(sigma, self.sigma_data)
-        dtype = next(front.shell.head.parameters()).dtype
-        condition = front.noise(c.c_noise)
-        state = front.shell.embed(inputs, (over(c.c_in, z) * z).to(dtype))
-        features = front.shell.read(run(state, condition), state.context)
+        condition = self.condition(front, c)
+
+        def logits(z: Tensor) -> Tensor:
+            state = front.shell.embed(inputs, self.scaled(front, c, z))
+            return self.head(front, c, z, front.shell.read(run(state, condition), state.context), condition)
+
+        return logits
+
+    def condition(self, front: Front, c: Preconditioning) -> Tensor:
+        """Return the condition of every layer at a noise level, [batch, condition_width]."""
+        assert front.noise is not None
+        return front.noise(c.c_noise)
+
+    def scaled(self, front: Front, c: Preconditioning, z: Tensor) -> Tensor:
+        """Return c_in·z in the network's type."""
+        return (over(c.c_in, z) * z).to(next(front.shell.head.parameters()).dtype)
+
+    def head(self, front: Front, c: Preconditioning, z: Tensor, features: Tensor, condition: Tensor) -> Tensor:
+        """Return the logits of D, of what is read of the noisy stream behind the block."""
         if not self.plain:
-            features = combined(c, z, features).to(dtype)
+            features = combined(c, z, features).to(next(front.shell.head.parameters()).dtype)
         return front.shell.head(features, condition)
 
 
 class DenoisedTokens(DenoisedClass):
-    """Every next token, by its normalised embedding; the network runs clean and noisy streams side by side."""
+    """Every next token, by its normalised embedding; the network runs a clean and a noisy stream of tokens.
+
+    What each way keeps of a block of n Llama layers for its backward, in float32: with S = batch · tokens · width · 4
+    bytes for one stream and r = mlp_width / width, a plain layer keeps 10 + 4r of them (`dbbench.networks.llama`), and
+    one with a condition 14 + 4r, for it keeps what it modulates twice and what its gates multiply.
+
+    ================= ================================================= =============================================
+    kept of           concatenated                                      two_pass
+    ================= ================================================= =============================================
+    every layer       2 · (14 + 4r) S, the streams side by side         the same, and 2 S: keys and values once by the
+                                                                        clean stream, once before the noisy one's
+    the last layer    no less: the clean stream runs to its end,        (14 + 4r) S of the noisy stream, 2 S for the
+                      though nothing reads it                           clean keys and values, and 4 S to get at them
+    a row of numbers  silu(condition), two scales and two gates once    twice, but in the last layer's clean stream
+    once a step       a mask of 4 · tokens² numbers                     one of 2 · tokens²
+    ================= ================================================= =============================================
+
+    So two passes keep 2 (n - 1) S - (8 + 4r) S more: less for a block of up to ten layers or so. A clean loss needs the
+    clean stream to its end, and the saving of the last layer is gone. tests/methods/test_two_ways.py counts the bytes.
+
+    With ``two_pass`` the clean stream runs by itself, and the noisy one then uses its keys and values. Either way both
+    get the condition of the noise level, so that the two ways are one function. The price of that choice: the clean
+    stream is another at every level, so that what is kept of it serves any number of z, but at one level alone.
+    """
+
+    def __init__(self, task: Task, sigma_data: float, plain: bool, two_pass: bool) -> None:
+        super().__init__(task, sigma_data, plain)
+        self.two_pass = two_pass
 
     def shape(self, inputs: Any, width: int) -> tuple[int, ...]:
         return *inputs.shape, width
@@ -136,6 +181,36 @@ class DenoisedTokens(DenoisedClass):
     def clean(self, batch: Batch, front: Front) -> Tensor:
         assert front.targets is not None
         return front.targets.rows(batch.targets)
+
+    def asked(self, front: Front, inputs: Any, sigma: Tensor, run: Run) -> Callable[[Tensor], Tensor]:
+        if not self.two_pass:
+            return super().asked(front, inputs, sigma, run)
+        c = precondition(sigma, self.sigma_data)
+        condition = self.condition(front, c)
+        clean = front.shell.embed_clean(inputs)
+        run(clean, condition)
+
+        def logits(z: Tensor) -> Tensor:
+            state = front.shell.embed_noisy(self.scaled(front, c, z), clean)
+            return self.head(front, c, z, front.shell.read(run(state, condition), state.context), condition)
+
+        return logits
+
+    def both(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> tuple[Tensor, Tensor]:
+        """Return the logits of the noisy stream as `asked` does, and those that the clean stream has for the same
+        tokens: F's, without a z to combine them with."""
+        c = precondition(sigma, self.sigma_data)
+        condition = self.condition(front, c)
+        if self.two_pass:
+            clean = front.shell.embed_clean(inputs)
+            x_clean = run(clean, condition)
+            noisy = front.shell.embed_noisy(self.scaled(front, c, z), clean)
+            x = run(noisy, condition)
+        else:
+            noisy = clean = front.shell.embed(inputs, self.scaled(front, c, z))
+            x = x_clean = run(noisy, condition)
+        logits = self.head(front, c, z, front.shell.read(x, noisy.context), condition)
+        return logits, front.shell.head(front.shell.read_clean(x_clean, clean.context), condition)
 
 
 class DenoisedLatents(Denoised):
@@ -152,24 +227,31 @@ class DenoisedLatents(Denoised):
         assert batch.clean is not None
         return batch.clean
 
-    def outputs(self, front: Front, inputs: Any, z: Tensor, sigma: Tensor, run: Run) -> Tensor:
+    def asked(self, front: Front, inputs: Any, sigma: Tensor, run: Run) -> Callable[[Tensor], Tensor]:
         c = precondition(sigma, self.sigma_data)
-        state = front.shell.embed(inputs | {"noisy": over(c.c_in, z) * z, "c_noise": c.c_noise})
-        given = front.shell.outputs(run(state, None), state.context)
-        return given if self.plain else combined(c, z, given)
+
+        def denoised(z: Tensor) -> Tensor:
+            state = front.shell.embed(inputs | {"noisy": over(c.c_in, z) * z, "c_noise": c.c_noise})
+            given = front.shell.outputs(run(state, None), state.context)
+            return given if self.plain else combined(c, z, given)
+
+        return denoised
 
     def start(self, inputs: Any) -> tuple[Tensor, Tensor]:
         """Return (z, σ) of a batch's ``inputs``."""
         sigma = (4 * inputs["c_noise"]).exp()
         return inputs["noisy"] / over(precondition(sigma, self.sigma_data).c_in, inputs["noisy"]), sigma
 
-    def asked(self, denoised: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
+    def function_of(self, denoised: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
         """Return the F that belongs to ``denoised``, which is what the task's targets are: (D − c_skip·z)/c_out."""
         c = precondition(sigma, self.sigma_data)
         return (denoised - over(c.c_skip, z) * z) / over(c.c_out, z)
 
 
-def denoised_for(task: Task, sigma_data: float, plain: bool) -> Denoised:
-    """Return how the targets of ``task`` are denoised."""
-    kinds = {"images": DenoisedClass, "tokens": DenoisedTokens, "latents": DenoisedLatents}
-    return kinds[task.shape.kind](task, sigma_data, plain)
+def denoised_for(task: Task, sigma_data: float, plain: bool, two_pass: bool) -> Denoised:
+    """Return how the targets of ``task`` are denoised. BadInput for two passes of what is no text."""
+    if task.shape.kind == "tokens":
+        return DenoisedTokens(task, sigma_data, plain, two_pass)
+    if two_pass:
+        raise BadInput("streams: 'two_pass' is for text")
+    return (DenoisedClass if task.shape.kind == "images" else DenoisedLatents)(task, sigma_data, plain)

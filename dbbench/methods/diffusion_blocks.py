@@ -29,12 +29,19 @@ gate_start          the network's option; plain at start: 1  0                  
 ``shared: per_block``, ``weighting: none``, ``output: plain``, ``inference_grid: block_edges``, ``target_scale``,
 ``sigma_data`` other than .5 and ``inference_draws`` are this package's: with ‖y‖ = 1 a coordinate of y has a standard
 deviation of 1/√width, not .5, and the label can be read off z in the low intervals.
+
+On text the paper has two ways to let a noisy token see its clean past: ``streams: concatenated`` runs both streams as
+one sequence of twice the length; ``two_pass`` runs the clean one, and then the noisy one on its keys and values
+(`dbbench.methods.denoised.DenoisedTokens`). ``clean_weight`` λ adds the clean stream's own cross-entropy on the next
+tokens, loss + λ·CE(head(F_b(x)), target): not the paper's, reported elsewhere to close its gap on text.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -46,10 +53,19 @@ from dbbench.diffusion.precondition import edm_weight
 from dbbench.diffusion.sampler import euler, inference_sigmas
 from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan, StepReport, even_split
-from dbbench.methods.denoised import DenoisedLatents, Front, TargetTable, denoised_for, over
+from dbbench.methods.denoised import (
+    Denoised,
+    DenoisedLatents,
+    DenoisedTokens,
+    Front,
+    Run,
+    TargetTable,
+    denoised_for,
+    over,
+)
 from dbbench.methods.residency import Residency
 from dbbench.networks import base as networks
-from dbbench.networks.base import Network, State, initialise, place
+from dbbench.networks.base import Network, initialise, place
 from dbbench.networks.parts import NoiseEmbedding
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch
@@ -79,6 +95,9 @@ class DiffusionBlocks(Method):
         inference_grid: Literal["probability", "block_edges"] = "probability"
         inference_embedding: Literal["normalised", "raw"] = "normalised"
         inference_draws: Annotated[int, Field(ge=1)] = 1
+        shown_draws: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+        streams: Literal["concatenated", "two_pass"] = "concatenated"
+        clean_weight: Annotated[float, Field(ge=0, strict=False)] = 0.0
         block_schedule: Literal["random", "hold_k"] = "random"
         hold: Annotated[int, Field(ge=1)] | None = None
         shared: Literal["joint", "per_block"] = "joint"
@@ -122,7 +141,7 @@ class DiffusionBlocks(Method):
         self.law = NoiseLaw(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
         self.intervals = self.law.intervals(self.blocks, o.partition)
         self.sigmas = inference_sigmas(self.law, self.intervals, o.inference_steps or self.blocks, o.inference_grid)
-        self.denoised = denoised_for(self.task, o.sigma_data, o.output == "plain")
+        self.denoised = self._denoised()
         front = self._surround(network)
         example = next(network.parameters())
         place(front, example.device, example.dtype)
@@ -136,6 +155,14 @@ class DiffusionBlocks(Method):
         optimizer = self.setting.optimizer.make(groups | {"shared": self._shared.values()})
         self.optimizers = [optimizer]
         self.keeper = Residency(o.residency, list(groups.values()), optimizer)
+
+    def _denoised(self) -> Denoised:
+        """Return what the blocks denoise. BadInput where an option is for two streams of text and there are none."""
+        o, text = self.options, self.network.two_streams and self.task.shape.kind == "tokens"
+        for key, value in {"streams": o.streams != "concatenated", "clean_weight": o.clean_weight > 0}.items():
+            if value and not text:
+                raise BadInput(f"{key}: is for text, and a network that runs a clean stream beside the noisy one")
+        return denoised_for(self.task, o.sigma_data, o.output == "plain", o.streams == "two_pass")
 
     def _surround(self, network: Network) -> Front:
         """Return ``network`` with what it lacks for its blocks to be denoisers, filled from the seed."""
@@ -208,11 +235,15 @@ class DiffusionBlocks(Method):
 
     def denoise(self, inputs: Any, z: Tensor, sigma: Tensor, block: int) -> Tensor:
         """Return what ``block`` gives for z [batch, …] at ``sigma`` [batch]: logits, or the denoised latents D."""
+        return self.asked(inputs, sigma, block)(z)
 
-        def run(state: State, condition: Tensor | None) -> Tensor:
-            return self.network.run(state, self._indices(block), condition)
+    def asked(self, inputs: Any, sigma: Tensor, block: int) -> Callable[[Tensor], Tensor]:
+        """Return `denoise` as a function of z: what does not depend on z is done once."""
+        return self.denoised.asked(self._front(block), inputs, sigma, self._runner(block))
 
-        return self.denoised.outputs(self._front(block), inputs, z, sigma, run)
+    def _runner(self, block: int) -> Run:
+        indices = self._indices(block)
+        return lambda state, condition: self.network.run(state, indices, condition)
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
         block, o, streams = plan.block, self.options, self.setting.streams
@@ -229,12 +260,23 @@ class DiffusionBlocks(Method):
         del noise
         z = z + self.denoised.clean(batch, self._front(block))
         with self.autocast():
-            losses = self.task.loss(self.denoise(batch.inputs, z, sigma, block), self.denoised.wanted(batch))
+            losses, clean_losses = self._losses(batch, z, sigma, block)
             loss = self._weighted(losses, sigma)
+            if clean_losses is not None:
+                loss = loss + o.clean_weight * clean_losses.mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return StepReport(losses.detach().mean(), self.layers_per_block[block], count)
+
+    def _losses(self, batch: Batch, z: Tensor, sigma: Tensor, block: int) -> tuple[Tensor, Tensor | None]:
+        """Return each sample's loss, and that of the clean stream where it counts; no logits outlive this."""
+        wanted = self.denoised.wanted(batch)
+        if not self.options.clean_weight:
+            return self.task.loss(self.denoise(batch.inputs, z, sigma, block), wanted), None
+        assert isinstance(self.denoised, DenoisedTokens)
+        noisy, clean = self.denoised.both(self._front(block), batch.inputs, z, sigma, self._runner(block))
+        return self.task.loss(noisy, wanted), self.task.loss(clean, batch.targets)
 
     def _weighted(self, losses: Tensor, sigma: Tensor) -> Tensor:
         if self.options.weighting == "none":
@@ -251,19 +293,21 @@ class DiffusionBlocks(Method):
     def predict(self, inputs: Any) -> dict[str, Tensor]:
         """Return the chain's prediction, and as ``first_block`` that of the first block alone from pure noise.
 
-        With ``inference_draws`` > 1 the chain's is the mean of the distributions over that many draws of noise. Noisy
-        latents are not generated but denoised, at the level they have.
+        The chain's is the mean of the distributions over ``inference_draws`` draws of noise, and as ``draws_N`` over N,
+        for each N of ``shown_draws``. Noisy latents are not generated but denoised, at the level they have.
         """
+        return self._predict(inputs, self.options.shown_draws)
+
+    def predict_own(self, inputs: Any) -> Tensor:
+        return self._predict(inputs, [])[""]
+
+    def _predict(self, inputs: Any, shown: Sequence[int]) -> dict[str, Tensor]:
         self.model.eval()
         if isinstance(self.denoised, DenoisedLatents):
             return {"": self._denoise_each(self.denoised, inputs)}
-        draws, first = [], None
-        for draw in range(self.options.inference_draws):
-            chain, start = self._chain(inputs, self.setting.streams.generator("inference", draw))
-            draws.append(chain)
-            first = start if first is None else first
-        assert first is not None
-        return {"": self.task.mixture(draws), "first_block": first}
+        own = self.options.inference_draws
+        first, means = self._chains(inputs, {own, *shown})
+        return {"": means[own], "first_block": first} | {f"draws_{count}": means[count] for count in shown}
 
     def _denoise_each(self, latents: DenoisedLatents, inputs: Any) -> Tensor:
         """Return what the block that owns each sample's σ makes of it: each runs on all, and its own are kept."""
@@ -277,31 +321,56 @@ class DiffusionBlocks(Method):
             if block > 0:
                 owned = owned & (sigma <= high)
             denoised = torch.where(over(owned, z), given, denoised)
-        return self.task.prediction(latents.asked(denoised, z, sigma))
+        return self.task.prediction(latents.function_of(denoised, z, sigma))
 
-    def _chain(self, inputs: Any, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the log-probabilities at the end of the chain and at its first step, from one draw of noise."""
-        raw = self.options.inference_embedding == "raw"
-        owners = [owner(sigma, self.intervals) for sigma in self.sigmas]
-        results: list[Tensor] = []
+    def _chains(self, inputs: Any, counts: set[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return log-probabilities: of the first step from the first draw of noise, and of the ends of the chains.
+
+        Those are the means of the distributions over as many draws as ``counts`` says, by that number. The chains go
+        through the noise levels together, so that a block comes onto the device once.
+        """
+        owners = iter([owner(sigma, self.intervals) for sigma in self.sigmas])
+        block = next(owners)
+        streams, draws = self.setting.streams, range(max(counts))
+        starts: list[Tensor] = []
+
+        def distributions(z: Tensor, sigma: float) -> Iterator[Tensor]:
+            self.keeper.activate(block, training=False)
+            level = torch.full((z.shape[1],), sigma, device=z.device)
+            with self.autocast():
+                asked = self.asked(inputs, level, block)
+            for one in z:
+                with self.autocast():
+                    logits = asked(one)
+                p = self.task.prediction(logits)
+                if not starts:
+                    starts.append(p)
+                yield p
 
         def denoise(z: Tensor, sigma: float) -> Tensor:
-            block = owners[len(results)]
-            self.keeper.activate(block, training=False)
-            with self.autocast():
-                logits = self.denoise(inputs, z, torch.full((len(inputs),), sigma, device=z.device), block)
-            results.append(self.task.prediction(logits))
-            # in the embeddings of the block that reads it, should blocks have their own
-            reader = owners[min(len(results), len(owners) - 1)]
-            if self.options.shared == "per_block":
-                self.keeper.activate(reader, training=False)
-            table = self._front(reader).targets
-            assert table is not None
-            return results[-1].exp() @ table(raw)
+            nonlocal block
+            reader = next(owners)
+            embeddings = self._embeddings(reader)
+            denoised = torch.stack([p.exp() @ embeddings for p in distributions(z, sigma)])
+            block = reader
+            return denoised
 
-        z = self.law.sigma_max * self._noise(inputs, generator)
-        denoise(euler(denoise, z, self.sigmas), self.sigmas[-1])
-        return results[-1], results[0]
+        noise = [self._noise(inputs, streams.generator("inference", draw)) for draw in draws]
+        z = euler(denoise, self.law.sigma_max * torch.stack(noise), self.sigmas)
+        means, total = {}, None
+        for count, p in enumerate(distributions(z, self.sigmas[-1]), 1):
+            total = p if total is None else torch.logaddexp(total, p)
+            if count in counts:
+                means[count] = total - math.log(count)
+        return starts[0], means
+
+    def _embeddings(self, reader: int) -> Tensor:
+        """Return e_k, [classes, width], as the block that reads their mean has them, should blocks have their own."""
+        if self.options.shared == "per_block":
+            self.keeper.activate(reader, training=False)
+        table = self._front(reader).targets
+        assert table is not None
+        return table(self.options.inference_embedding == "raw")
 
     def state(self) -> dict[str, Any]:
         self.keeper.gather()

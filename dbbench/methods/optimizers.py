@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dbbench.errors import BadInput
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -37,7 +39,10 @@ class OptimizerSettings:
         return self.lr * (self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * along)) / 2)
 
     def make(self, groups: Mapping[str, Iterable[nn.Parameter]]) -> torch.optim.AdamW:
-        """Return an AdamW with a named parameter group for each item; norms and biases are not decayed."""
+        """Return an AdamW with a named parameter group for each item; norms and biases are not decayed.
+
+        BadInput if there is nothing to train.
+        """
         parameter_groups = []
         for name, members in groups.items():
             parameters = list(members)
@@ -46,6 +51,8 @@ class OptimizerSettings:
                 if chosen:
                     weight_decay = self.weight_decay if decay else 0.0
                     parameter_groups.append({"params": chosen, "name": name, "weight_decay": weight_decay})
+        if not parameter_groups:
+            raise BadInput("method: trains parameters, and the network has none")
         return torch.optim.AdamW(
             parameter_groups,
             lr=self.lr,

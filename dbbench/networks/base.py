@@ -67,6 +67,8 @@ class Network(nn.Module, ABC):
     fields: ClassVar[tuple[str, ...]]
     #: It is a denoiser: `embed` takes the noise level and conditions the layers on it.
     denoiser: ClassVar[bool] = False
+    #: It runs a noisy stream of tokens beside a clean one: in one pass, or the clean one first (`embed_clean`).
+    two_streams: ClassVar[bool] = False
     layers: nn.ModuleList
     head: nn.Module
     width: int
@@ -128,6 +130,22 @@ class Network(nn.Module, ABC):
         ``target`` is what a block-wise denoiser has of the target: [batch, width] in the place of the network's own
         read-out token, or [batch, tokens, width] behind the tokens.
         """
+
+    def embed_clean(self, inputs: Any) -> State:
+        """Return the tokens as a state of their own; the layers it runs through leave in it what `embed_noisy` needs.
+
+        This and the next are for networks with ``two_streams``.
+        """
+        raise NotImplementedError
+
+    def embed_noisy(self, target: Tensor, clean: State) -> State:
+        """Return ``target`` [batch, tokens, width] as a state for the same layers, in the same order, that the state
+        ``clean`` has run through: with them it gives what the two streams of `embed` give."""
+        raise NotImplementedError
+
+    def read_clean(self, x: Tensor, context: dict[str, Any]) -> Tensor:
+        """Return the features of the clean stream, [batch, tokens, width], where `read` returns the noisy one's."""
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, x: Tensor, context: dict[str, Any]) -> Tensor:

@@ -85,12 +85,22 @@ class CausalAttention(nn.Module):
         batch, tokens, width = x.shape
         split = (batch, tokens, self.heads, width // self.heads)
         q, k = (rotate(linear(x).view(split), context["cos"], context["sin"]) for linear in (self.q, self.k))
-        v = self.v(x).view(split)
+        k, v = with_past(k, self.v(x).view(split), context)
         mask = context.get("mask")
         mixed = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=mask is None
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def with_past(k: Tensor, v: Tensor, context: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return keys and values [batch, tokens, heads, width] behind those of an earlier stream, where the context has
+    such; leave them for a later one where it asks for that."""
+    if "kept" in context:
+        context["kept"].append((k, v))
+    if "past" in context:
+        k, v = (torch.cat([before, own], dim=1) for before, own in zip(next(context["past"]), (k, v), strict=True))
+    return k, v
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -159,6 +169,7 @@ class Llama(base.Network):
         tied: bool | None = None
 
     presets, fields = SIZES, FIELDS
+    two_streams = True
 
     cos: Tensor
     sin: Tensor
@@ -196,8 +207,19 @@ class Llama(base.Network):
         context = {"cos": cos, "sin": sin, "mask": streams_mask(self.tokens, x), "clean": self.tokens}
         return State(torch.cat([x, target.to(x.dtype)], dim=1), context)
 
+    def embed_clean(self, inputs: Tensor) -> State:
+        return State(self.embedding(inputs), {"cos": self.cos, "sin": self.sin, "kept": []})
+
+    def embed_noisy(self, target: Tensor, clean: State) -> State:
+        x = target.to(self.embedding.weight.dtype)
+        context = {"cos": self.cos, "sin": self.sin, "mask": noisy_mask(self.tokens, x)}
+        return State(x, context | {"past": iter(clean.context["kept"])})
+
     def read(self, x: Tensor, context: dict[str, Any]) -> Tensor:
         return x[:, context["clean"] :] if "clean" in context else x
+
+    def read_clean(self, x: Tensor, context: dict[str, Any]) -> Tensor:
+        return x[:, : context["clean"]] if "clean" in context else x
 
     def make_head(self) -> nn.Module:
         return TokenHead(self.width, self.classes, self.condition_width, None)
@@ -221,8 +243,19 @@ def streams_mask(tokens: int, like: Tensor) -> Tensor:
     holds the embedding of token i + 1, so nothing sees a token that it is to predict. It is made once a step: were it
     boolean, every layer would keep a copy of its own in the type of the attention.
     """
+    past, own = _past_and_own(tokens, like)
+    return _additive(torch.cat([torch.cat([past, torch.zeros_like(past)], dim=1), torch.cat([past, own], dim=1)]), like)
+
+
+def noisy_mask(tokens: int, like: Tensor) -> Tensor:
+    """Return the lower half of `streams_mask`, [tokens, 2·tokens]: what the noisy stream sees when it runs alone."""
+    return _additive(torch.cat(_past_and_own(tokens, like), dim=1), like)
+
+
+def _past_and_own(tokens: int, like: Tensor) -> tuple[Tensor, Tensor]:
     past = torch.ones(tokens, tokens, device=like.device, dtype=torch.bool).tril()
-    none = torch.zeros_like(past)
-    own = torch.eye(tokens, device=like.device, dtype=torch.bool)
-    seen = torch.cat([torch.cat([past, none], dim=1), torch.cat([past, own], dim=1)])
+    return past, torch.eye(tokens, device=like.device, dtype=torch.bool)
+
+
+def _additive(seen: Tensor, like: Tensor) -> Tensor:
     return torch.zeros(seen.shape, device=like.device, dtype=like.dtype).masked_fill_(~seen, float("-inf"))

@@ -174,6 +174,25 @@ class Timing(BaseModel):
     energy_joules_per_step: float | None = None
 
 
+class Document(BaseModel):
+    """A text that a trained method wrote on from ``prompt``, decoded as ``made_by`` says."""
+
+    made_by: str
+    prompt: str
+    text: str
+
+
+class Samples(BaseModel):
+    """What a cell's method made after its training, kept in ``samples/<hash>.json``."""
+
+    config_hash: str
+    variant: str
+    seed: int
+    split: str
+    documents: list[Document]
+    schema_version: int = SCHEMA_VERSION
+
+
 def column_type(name: str) -> str:
     """Return the pandas dtype of a column of ``results.parquet``: ``string``, ``Int64`` or ``Float64``."""
     hint = typing.get_type_hints(Row)[name]

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from dbbench.errors import BadInput
 from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
-from dbbench.results.record import Held, Record, Timing
+from dbbench.results.record import Held, Record, Samples, Timing
 from dbbench.results.roles import ROLES
 from dbbench.results.sound import record_problem, roles_against_peak, timing_problem, version_problem
 
@@ -121,6 +121,20 @@ class RunFolder:
         """Return the hashes of the cells that left curves, readable or not."""
         return {name.removesuffix(".parquet") for name in _listed(self.path / "curves", ".parquet")}
 
+    def write_samples(self, samples: Samples) -> None:
+        """Write ``samples/<hash>.json``: what the cell's trained method made."""
+        write_atomically(self._samples_path(samples.config_hash), to_json(samples))
+
+    def read_samples(self, config_hash: str) -> Samples | None:
+        """Return what a cell's method made, None where it left nothing. Raises BadInput when the file is damaged."""
+        path = self._samples_path(config_hash)
+        if not path.exists():
+            return None
+        try:
+            return Samples.model_validate_json(path.read_bytes())
+        except ValueError as error:  # pydantic's own is one
+            raise BadInput(f"{path}: truncated or not samples ({' '.join(str(error).split())[:200]})") from error
+
     def write_run(self, info: dict[str, Any]) -> None:
         """Write ``run.json``; its key ``variants`` lists the labels in the order of the suite."""
         write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
@@ -166,6 +180,9 @@ class RunFolder:
 
     def _curves_path(self, config_hash: str) -> Path:
         return self.path / "curves" / f"{config_hash}.parquet"
+
+    def _samples_path(self, config_hash: str) -> Path:
+        return self.path / "samples" / f"{config_hash}.json"
 
     def _read_models(
         self, room: str, model: type[Model], check: Callable[[Model, str], str]

@@ -43,6 +43,24 @@ class Metric:
     direction: Literal["higher", "lower"]
 
 
+@dataclass(frozen=True)
+class Document:
+    """Something that a trained method made: ``text``, ``made_by`` which way, from which ``prompt``."""
+
+    made_by: str
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Products:
+    """What a trained method made: documents to keep, and figures of them as {way of making: {metric: value}}."""
+
+    documents: Sequence[Document]
+    metrics: Sequence[Metric]
+    figures: Mapping[str, Mapping[str, float]]
+
+
 class Task(ABC):
     """Data, loss and metrics. ``metrics[0]`` is the headline.
 
@@ -70,9 +88,14 @@ class Task(ABC):
     def train_batch(self, index: int) -> Batch:
         """Return the training batch number ``index`` (0, 1, …, through as many epochs as it takes)."""
 
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """How many training batches show everything once; None where nothing ever comes again."""
+        return None
+
     @abstractmethod
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
-        """Yield every sample of ``split`` once."""
+        """Yield every sample of ``split`` once, or those that the task's options choose for every method alike."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -123,3 +146,10 @@ class Task(ABC):
                     for name, value in self.measure(prediction, batch.targets).items():
                         totals[name] = totals.get(name, 0.0) + value
         return {way: self.figures(totals, count) for way, totals in sums.items()}
+
+    def after_training(self, split: Split, predict: Callable[[Any], Tensor]) -> Products | None:
+        """Return what the trained method makes besides its predictions on ``split``; None if the task asks for nothing.
+
+        ``predict`` gives the method's own prediction. Every method is asked alike, without a gradient.
+        """
+        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,20 +25,35 @@ from dbbench.errors import BadInput
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
-from dbbench.tasks.base import Batch, Metric, Split
+from dbbench.tasks.base import Batch, Document, Metric, Products, Split
 from dbbench.tasks.next_token import NextToken
+from dbbench.tasks.sampling import DECODINGS, continued, distinct, repetition
 
 EVALUATION_TOKENS = 16_384  # a batch of an evaluation: its log-probabilities are this many times the vocabulary
 PLAYS_CHARACTERS = 81
 
+#: What is said of the texts that a model writes.
+SAMPLE_METRICS = (
+    Metric("distinct_1", "of 1-grams of words", "higher"),
+    Metric("distinct_2", "of 2-grams of words", "higher"),
+    Metric("repetition_4", "of 4-grams of tokens", "lower"),
+)
+
 
 class TextOptions(networks.BaseOptions):
-    """``sequence_length`` is a window's number of tokens; ``vocabulary_size`` that of byte pairs."""
+    """``sequence_length`` is a window's number of tokens; ``vocabulary_size`` that of byte pairs.
+
+    ``evaluation_windows`` is the most windows of a split that are scored, spread evenly over it, the same for every
+    method; None scores all. ``samples`` is how many windows of the last split a trained model writes on from their
+    middle.
+    """
 
     units: Units = "characters"
     vocabulary_size: Annotated[int, Field(ge=2)] = 4096
     sequence_length: Annotated[int, Field(ge=2)] = 256
     validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.05
+    evaluation_windows: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=0)] = 8
 
 
 class Text(NextToken):
@@ -69,7 +84,8 @@ class Text(NextToken):
                 f"{options.units.replace('_', ' ')}"
             )
         self._characters_per_token = torch.from_numpy(self.vocabulary.characters_per_token).to(streams.device)
-        self._length = options.sequence_length
+        self._length, self._most_windows = options.sequence_length, options.evaluation_windows
+        self._samples = options.samples
         self._tokens = {part: self._encoded(text, part, where) for part in ("train", "validation", "test")}
         self._starts = lru_cache(maxsize=4)(self._shuffle)
 
@@ -107,11 +123,48 @@ class Text(NextToken):
         return self._batch("train", np.resize(starts, self.batch_size))
 
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
-        """Yield the windows of ``split`` in order; the tokens behind its last whole window are left out."""
-        starts = np.arange(0, len(self._tokens[split]) - self._length, self._length)
+        """Yield the windows of ``split`` in order, or as many of them as are asked for, evenly spread.
+
+        The tokens behind its last whole window are left out.
+        """
+        starts = self._windows(split, self._most_windows)
         rows = max(1, EVALUATION_TOKENS // self._length)
         for first in range(0, len(starts), rows):
             yield self._batch(split, starts[first : first + rows])
+
+    def _windows(self, split: Split, most: int | None) -> np.ndarray:
+        """Return where the windows of ``split`` begin, all of them or ``most``, evenly spread."""
+        starts = np.arange(0, len(self._tokens[split]) - self._length, self._length)
+        if most is None or most >= len(starts):
+            return starts
+        return starts[np.arange(most) * len(starts) // most]
+
+    def after_training(self, split: Split, predict: Callable[[Any], Tensor]) -> Products | None:
+        """Write on windows of ``split`` from their middle to their end, beside what the text itself has there.
+
+        A prompt is half a window, so that all of it and of what is written is seen at once.
+        """
+        if not self._samples:
+            return None
+        batch = self._batch(split, self._windows(split, self._samples))
+        whole = torch.cat([batch.inputs, batch.targets[:, -1:]], dim=1)
+        prompts = whole[:, : self._length // 2]
+        generator = self.streams.generator("samples")
+        with torch.no_grad():
+            written = continued(predict, prompts, self._length + 1, generator)
+        ways = dict(zip((*DECODINGS, "held_out"), (*written, whole), strict=True))
+        documents, figures = [], {}
+        for way, rows in ways.items():
+            tokens = [row[self._length // 2 :] for row in rows]
+            texts = [self._spelt(row) for row in tokens]
+            documents += [Document(way, self._spelt(p), text) for p, text in zip(prompts, texts, strict=True)]
+            found = {f"distinct_{n}": distinct(texts, n) for n in (1, 2)}
+            found["repetition_4"] = repetition([row.tolist() for row in tokens], 4)
+            figures[way] = {name: value for name, value in found.items() if value is not None}
+        return Products(documents, SAMPLE_METRICS, figures)
+
+    def _spelt(self, tokens: Tensor) -> str:
+        return self.vocabulary.decode(tokens.cpu().numpy())
 
     def measure(self, prediction: Tensor, targets: Tensor) -> dict[str, float]:
         nats = F.nll_loss(prediction.flatten(0, 1), targets.flatten(), reduction="sum")

@@ -84,7 +84,7 @@ def test_a_noisy_latent_is_denoised_by_the_block_that_owns_its_level(output: str
         assert 0 < int((sigma > border).sum()) < 8  # both blocks have something to do
         for sample, level in enumerate(sigma.tolist()):
             own = method.denoise(batch.inputs, z, sigma, 0 if level > border else 1)
-            assert torch.allclose(prediction[sample], form.asked(own, z, sigma)[sample], rtol=1e-3, atol=1e-4)
+            assert torch.allclose(prediction[sample], form.function_of(own, z, sigma)[sample], rtol=1e-3, atol=1e-4)
 
 
 def test_the_loss_on_tokens_is_the_weighted_cross_entropy_of_every_position() -> None:

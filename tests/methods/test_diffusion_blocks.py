@@ -240,15 +240,15 @@ def test_a_prediction_runs_every_block_in_order(grid: str, steps: int | None, us
     """A block that was trained would never be asked."""
     method, loop = make(blocks=3, inference_grid=grid, inference_steps=steps)
     asked: list[int] = []
-    denoise = method.denoise
+    ask = method.asked
 
-    def listening(*args: Any) -> torch.Tensor:
-        asked.append(args[3])
-        low, high = method.intervals[args[3]]
-        assert low * (1 - 1e-6) <= float(args[2][0]) <= high * (1 + 1e-6)
-        return denoise(*args)
+    def listening(inputs: torch.Tensor, sigma: torch.Tensor, block: int) -> Any:
+        asked.append(block)
+        low, high = method.intervals[block]
+        assert low * (1 - 1e-6) <= float(sigma[0]) <= high * (1 + 1e-6)
+        return ask(inputs, sigma, block)
 
-    method.denoise = listening  # type: ignore[method-assign]
+    method.asked = listening  # type: ignore[method-assign]
     method.predict(loop.task.train_batch(0).inputs)
     assert asked == used
 
@@ -259,11 +259,11 @@ def test_a_chain_ends_in_the_target_when_its_denoisers_are_right() -> None:
     batch = loop.task.train_batch(0)
     reached: list[torch.Tensor] = []
 
-    def perfect(inputs: torch.Tensor, z: torch.Tensor, sigma: torch.Tensor, block: int) -> torch.Tensor:
+    def perfect(z: torch.Tensor) -> torch.Tensor:
         reached.append(z)
         return 100.0 * F.one_hot(batch.targets, 10)
 
-    method.denoise = perfect  # type: ignore[method-assign]
+    method.asked = lambda inputs, sigma, block: perfect  # type: ignore[method-assign]
     ways = method.predict(batch.inputs)
     assert (ways[""].argmax(1) == batch.targets).all()
     targets = method.fronts[0].targets()[batch.targets]
@@ -289,7 +289,11 @@ def test_several_draws_average_distributions() -> None:
     inputs, streams = loop.task.train_batch(0).inputs, several.setting.streams
     with torch.no_grad():
         mean = several.predict(inputs)[""].exp()
-        chains = [single._chain(inputs, streams.generator("inference", draw))[0].exp() for draw in range(3)]
+        chains = []
+        for draw in range(3):
+            generator = streams.generator("inference", draw)
+            single.setting.streams.generator = lambda *_, drawn=generator: drawn  # type: ignore[method-assign]
+            chains.append(single.predict(inputs)[""].exp())
     assert torch.allclose(mean, torch.stack(chains).mean(0), atol=1e-6)
     assert not chains[0].equal(chains[1])
 
