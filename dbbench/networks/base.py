@@ -44,12 +44,14 @@ class InputShape:
     """What a task tells a network about its inputs. ``sequence_length`` counts tokens of a text task.
 
     ``kind`` says what a batch's inputs are: ``images`` [batch, channels, size, size]; ``tokens`` [batch,
-    sequence_length] of numbers below ``classes``; ``latents``, a mapping of ``noisy`` [batch, channels, size, size],
-    ``c_noise`` [batch] and ``label`` [batch], where ``classes`` stands for no label.
+    sequence_length] of numbers below ``classes``; ``masked_tokens``, a mapping of ``tokens`` [batch, sequence_length],
+    where ``classes`` stands for the mask, and ``t`` [batch], the part of them that is masked on average; ``latents``, a
+    mapping of ``noisy`` [batch, channels, size, size], ``c_noise`` [batch] and ``label`` [batch], where ``classes``
+    stands for no label.
     """
 
     classes: int
-    kind: Literal["images", "tokens", "latents"] = "images"
+    kind: Literal["images", "tokens", "masked_tokens", "latents"] = "images"
     channels: int | None = None
     image_size: int | None = None
     sequence_length: int | None = None
@@ -67,6 +69,8 @@ class Network(nn.Module, ABC):
     fields: ClassVar[tuple[str, ...]]
     #: It is a denoiser: `embed` takes the noise level and conditions the layers on it.
     denoiser: ClassVar[bool] = False
+    #: How many times `schedule` runs all the layers over.
+    recurrences: int = 1
     layers: nn.ModuleList
     head: nn.Module
     width: int
@@ -171,7 +175,9 @@ class Network(nn.Module, ABC):
 def require_kind(name: str, shape: InputShape, kind: str) -> None:
     """Raise BadInput unless inputs of ``shape`` are what the network ``name`` takes."""
     if shape.kind != kind:
-        raise BadInput(f"network.name: '{name}' takes {kind}, and this task has {shape.kind}")
+        raise BadInput(
+            f"network.name: '{name}' takes {kind.replace('_', ' ')}, and this task has {shape.kind.replace('_', ' ')}"
+        )
 
 
 def initialise(module: nn.Module, streams: Streams, prefix: str = "") -> None:
