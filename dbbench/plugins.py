@@ -18,6 +18,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "checkpointing": "dbbench.methods.checkpointing:Checkpointing",
         "greedy": "dbbench.methods.greedy:Greedy",
         "diffusion_blocks": "dbbench.methods.diffusion_blocks:DiffusionBlocks",
+        "masked_blocks": "dbbench.methods.masked_blocks:MaskedBlocks",
     },
     "tasks": {
         "digits": "dbbench.tasks.image_classification:Digits",
@@ -32,11 +33,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "plays": "dbbench.tasks.text:Plays",
         "text_folder": "dbbench.tasks.text:TextFolder",
         "text_dataset": "dbbench.tasks.text:TextDataset",
+        "masked_plays": "dbbench.tasks.masked_text:MaskedPlays",
+        "masked_text_folder": "dbbench.tasks.masked_text:MaskedTextFolder",
+        "masked_text_dataset": "dbbench.tasks.masked_text:MaskedTextDataset",
     },
     "networks": {
         "vit": "dbbench.networks.vit:ViT",
         "dit": "dbbench.networks.dit:DiT",
         "llama": "dbbench.networks.llama:Llama",
+        "masked": "dbbench.networks.masked:Masked",
         "linear": "dbbench.networks.linear:LinearClassifier",
     },
 }

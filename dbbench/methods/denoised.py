@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dbbench.diffusion.precondition import Preconditioning, precondition
+from dbbench.errors import BadInput
 from dbbench.networks.base import Network, State
 from dbbench.networks.parts import NoiseEmbedding
 from dbbench.tasks.base import Batch, Task
@@ -172,4 +173,6 @@ class DenoisedLatents(Denoised):
 def denoised_for(task: Task, sigma_data: float, plain: bool) -> Denoised:
     """Return how the targets of ``task`` are denoised."""
     kinds = {"images": DenoisedClass, "tokens": DenoisedTokens, "latents": DenoisedLatents}
+    if task.shape.kind not in kinds:
+        raise BadInput("method: 'diffusion_blocks' has no noise for masked tokens; 'masked_blocks' has")
     return kinds[task.shape.kind](task, sigma_data, plain)
