@@ -42,6 +42,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dit": "dbbench.networks.dit:DiT",
         "llama": "dbbench.networks.llama:Llama",
         "masked": "dbbench.networks.masked:Masked",
+        "recurrent": "dbbench.networks.recurrent:Recurrent",
         "linear": "dbbench.networks.linear:LinearClassifier",
     },
 }

@@ -13,6 +13,10 @@ Prediction of a discrete target follows Euler's method from z ~ N(0, σ_max² I)
 where the denoised target is the posterior mean Σ_k p_k·e_k over the embeddings e_k; the last distribution p is the
 answer. A noisy latent is denoised by the block that owns its σ.
 
+A network of recurrent depth is not divided: all of it is one denoiser of every σ, trained in a single pass of its core
+on z in the place of backpropagation through K applications of it; a prediction takes K steps of Euler's method, so that
+the core is applied K times, as in the network's own form (`dbbench.networks.recurrent`).
+
 Where paper and released code differ, both are options; the default is the one in the last column:
 
 =================== ======================================== ============================================== =========
@@ -141,10 +145,13 @@ class DiffusionBlocks(Method):
 
     def set_levels(self) -> None:
         """Decide what the noise is, and which of its levels each block owns."""
-        o = self.options
+        o, times = self.options, self.network.recurrences
+        if times > 1 and self.blocks > 1:
+            raise BadInput(f"blocks: must be 1, not {self.blocks}, where a network runs its layers {times} times over")
         self.law = NoiseLaw(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
         self.intervals = self.law.intervals(self.blocks, o.partition)
-        self.sigmas = inference_sigmas(self.law, self.intervals, o.inference_steps or self.blocks, o.inference_grid)
+        steps = o.inference_steps or max(self.blocks, times)
+        self.sigmas = inference_sigmas(self.law, self.intervals, steps, o.inference_grid)
         self.denoised = denoised_for(self.task, o.sigma_data, o.output == "plain")
 
     def _surround(self, network: Network) -> Front:
