@@ -112,7 +112,7 @@ class _Run:
         self.require(not differs, f"{message}: {_some(differs)}")
 
     def check_shapes(self) -> None:
-        method, depth = self.method, len(self.method.network.schedule())
+        method, depth = self.method, self.method.network.depth
         layers = method.layers_per_block
         self.require(len(layers) == method.blocks, f"blocks is {method.blocks}, layers_per_block {layers}")
         self.require(sum(layers) == depth, f"layers_per_block {layers} does not sum to the network's {depth}")

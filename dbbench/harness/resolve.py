@@ -24,7 +24,7 @@ from dbbench.tasks.base import Task
 
 @dataclass(frozen=True)
 class Resolved:
-    """A cell with its classes found and its options validated; ``depth`` is the number of layers that run."""
+    """A cell with its classes found and its options validated; ``depth`` is the network's number of layers."""
 
     cell: Cell
     where: str

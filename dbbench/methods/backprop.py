@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
+from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan, StepReport
+from dbbench.networks import base as networks
 from dbbench.networks.base import BaseOptions, State
 from dbbench.tasks.base import Batch
 
 
 class Backprop(Method):
-    """One forward through all layers, one backward, one update of everything."""
+    """One forward through all layers, one backward, one update of everything.
+
+    ``truncate`` is for a network that runs its layers several times over: only the last so many of its K recurrences
+    are backpropagated through, and those before run without a graph (truncated backpropagation through time).
+    """
+
+    class Options(networks.BaseOptions):
+        truncate: Annotated[int, Field(ge=1)] | None = None
 
     @classmethod
     def split(cls, options: BaseOptions, depth: int) -> list[int]:
@@ -20,6 +31,9 @@ class Backprop(Method):
 
     def prepare(self) -> None:
         self.model = self.network
+        times = self.network.recurrences
+        if (self._truncate() or times) > times:
+            raise BadInput(f"truncate: {self._truncate()} is more than the {times} times that the network's layers run")
         self.optimizers = [self.setting.optimizer.make({"all": self.model.parameters()})]
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
@@ -31,7 +45,7 @@ class Backprop(Method):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return StepReport(loss.detach(), self.layers_per_block[0], len(batch.targets))
+        return StepReport(loss.detach(), self.layers_per_block[0], batch.samples)
 
     def logits(self, inputs: Any) -> Tensor:
         """Return the outputs of the whole network: logits, or a denoiser's values."""
@@ -40,7 +54,21 @@ class Backprop(Method):
 
     def run_layers(self, state: State) -> Tensor:
         """Return x behind the last layer."""
-        return self.network.run(state, self.network.schedule())
+        state, order = self.begin(state)
+        return self.network.run(state, order)
+
+    def begin(self, state: State) -> tuple[State, list[int]]:
+        """Run what gets no graph; return the state behind it and the layers that are left to run, in their order."""
+        order, times = self.network.schedule(), self.network.recurrences
+        skipped = len(order) // times * (times - (self._truncate() or times))
+        if not skipped:
+            return state, order
+        with torch.no_grad():
+            x = self.network.run(state, order[:skipped])
+        return State(x, state.context), order[skipped:]
+
+    def _truncate(self) -> int | None:
+        return getattr(self.options, "truncate", None)  # a subclass may have options of its own altogether
 
     def predict(self, inputs: Any) -> dict[str, Tensor]:
         self.model.eval()

@@ -75,6 +75,7 @@ class Method(ABC):
     optimizers: list[torch.optim.Optimizer]
     staged: ClassVar[bool] = False
     blocks: int = 1
+    #: Of the network's layers, each counted once however often it runs; they sum to its depth.
     layers_per_block: list[int]
     residency: str = "all"
 
@@ -95,7 +96,7 @@ class Method(ABC):
 
     def __init__(self, network: Network, task: Task, options: BaseOptions, setting: Setting) -> None:
         self.network, self.task, self.options, self.setting = network, task, options, setting
-        self.layers_per_block = self.split(options, len(network.schedule()))
+        self.layers_per_block = self.split(options, network.depth)
         self.blocks = len(self.layers_per_block)
         self.prepare()
 

@@ -6,6 +6,7 @@ The gradients are those of backprop; the price is one more forward through every
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -24,7 +25,7 @@ class Checkpointing(Backprop):
     al., §4.3), ``every_k`` the option ``k``.
     """
 
-    class Options(networks.BaseOptions):
+    class Options(Backprop.Options):
         policy: Literal["every_layer", "sqrt", "every_k"] = "every_layer"
         k: Annotated[int, Field(ge=1)] | None = None
 
@@ -38,17 +39,17 @@ class Checkpointing(Backprop):
         if options.k is not None and options.k > depth:
             raise ValueError(f"k: {options.k} is more than the network's {depth} layers")
 
-    def segment_length(self) -> int:
-        """Return the number of layers between two kept activations."""
-        options, depth = self.options, self.layers_per_block[0]
+    def segment_length(self, order: Sequence[int]) -> int:
+        """Return how many of the layers that run in ``order`` lie between two kept activations."""
+        options, depth = self.options, len(order)
         if options.policy == "every_k":
             assert options.k is not None
             return options.k
         return math.ceil(math.sqrt(depth)) if options.policy == "sqrt" else 1
 
     def run_layers(self, state: State) -> Tensor:
-        order, length = self.network.schedule(), self.segment_length()
-        x = state.x
+        state, order = self.begin(state)
+        length, x = self.segment_length(order), state.x
         for start in range(0, len(order), length):
 
             def segment(x: Tensor, indices: list[int] = order[start : start + length]) -> Tensor:

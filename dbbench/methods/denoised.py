@@ -249,9 +249,13 @@ class DenoisedLatents(Denoised):
 
 
 def denoised_for(task: Task, sigma_data: float, plain: bool, two_pass: bool) -> Denoised:
-    """Return how the targets of ``task`` are denoised. BadInput for two passes of what is no text."""
-    if task.shape.kind == "tokens":
+    """Return how the targets of ``task`` are denoised. BadInput for masked tokens, or no text and two passes."""
+    kind = task.shape.kind
+    if kind == "tokens":
         return DenoisedTokens(task, sigma_data, plain, two_pass)
     if two_pass:
         raise BadInput("streams: 'two_pass' is for text")
-    return (DenoisedClass if task.shape.kind == "images" else DenoisedLatents)(task, sigma_data, plain)
+    kinds: dict[str, type[Denoised]] = {"images": DenoisedClass, "latents": DenoisedLatents}
+    if kind not in kinds:
+        raise BadInput("method: 'diffusion_blocks' has no noise for masked tokens; 'masked_blocks' has")
+    return kinds[kind](task, sigma_data, plain)

@@ -13,6 +13,10 @@ Prediction of a discrete target follows Euler's method from z ~ N(0, σ_max² I)
 where the denoised target is the posterior mean Σ_k p_k·e_k over the embeddings e_k; the last distribution p is the
 answer. A noisy latent is denoised by the block that owns its σ.
 
+A network of recurrent depth is not divided: all of it is one denoiser of every σ, trained in a single pass of its core
+on z in the place of backpropagation through K applications of it; a prediction takes K steps of Euler's method, so that
+the core is applied K times, as in the network's own form (`dbbench.networks.recurrent`).
+
 Where paper and released code differ, both are options; the default is the one in the last column:
 
 =================== ======================================== ============================================== =========
@@ -110,18 +114,23 @@ class DiffusionBlocks(Method):
     def check(cls, options: networks.BaseOptions, depth: int) -> None:
         assert isinstance(options, cls.Options)
         o = options
+        cls.check_cut(o, depth)
+        if o.sigma_min >= o.sigma_max:
+            raise ValueError(f"sigma_min: {o.sigma_min:g} is not below sigma_max: {o.sigma_max:g}")
+        if o.inference_grid == "block_edges" and (o.inference_steps or o.blocks) % o.blocks:
+            raise ValueError(f"inference_steps: {o.inference_steps} is no multiple of blocks: {o.blocks}")
+
+    @staticmethod
+    def check_cut(o: Any, depth: int) -> None:
+        """Raise ValueError if the options ``o`` that divide the network and choose a block do not suit ``depth``."""
         if o.blocks > depth:
             raise ValueError(f"blocks: {o.blocks} is more than the network's {depth} layers")
         if o.layers_per_block is not None and len(o.layers_per_block) != o.blocks:
             raise ValueError(f"layers_per_block: {len(o.layers_per_block)} numbers for blocks: {o.blocks}")
         if o.layers_per_block is not None and sum(o.layers_per_block) != depth:
             raise ValueError(f"layers_per_block: sums to {sum(o.layers_per_block)}, the network has {depth} layers")
-        if o.sigma_min >= o.sigma_max:
-            raise ValueError(f"sigma_min: {o.sigma_min:g} is not below sigma_max: {o.sigma_max:g}")
         if (o.block_schedule == "hold_k") != (o.hold is not None):
             raise ValueError("hold: goes with block_schedule 'hold_k', and only with it")
-        if o.inference_grid == "block_edges" and (o.inference_steps or o.blocks) % o.blocks:
-            raise ValueError(f"inference_steps: {o.inference_steps} is no multiple of blocks: {o.blocks}")
 
     @classmethod
     def split(cls, options: networks.BaseOptions, depth: int) -> list[int]:
@@ -138,10 +147,7 @@ class DiffusionBlocks(Method):
     def prepare(self) -> None:
         o, network = self.options, self.network
         self.residency = o.residency
-        self.law = NoiseLaw(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
-        self.intervals = self.law.intervals(self.blocks, o.partition)
-        self.sigmas = inference_sigmas(self.law, self.intervals, o.inference_steps or self.blocks, o.inference_grid)
-        self.denoised = self._denoised()
+        self.set_levels()
         front = self._surround(network)
         example = next(network.parameters())
         place(front, example.device, example.dtype)
@@ -155,6 +161,17 @@ class DiffusionBlocks(Method):
         optimizer = self.setting.optimizer.make(groups | {"shared": self._shared.values()})
         self.optimizers = [optimizer]
         self.keeper = Residency(o.residency, list(groups.values()), optimizer)
+
+    def set_levels(self) -> None:
+        """Decide what the noise is, and which of its levels each block owns."""
+        o, times = self.options, self.network.recurrences
+        if times > 1 and self.blocks > 1:
+            raise BadInput(f"blocks: must be 1, not {self.blocks}, where a network runs its layers {times} times over")
+        self.law = NoiseLaw(o.p_mean, o.p_std, o.sigma_min, o.sigma_max)
+        self.intervals = self.law.intervals(self.blocks, o.partition)
+        steps = o.inference_steps or max(self.blocks, times)
+        self.sigmas = inference_sigmas(self.law, self.intervals, steps, o.inference_grid)
+        self.denoised = self._denoised()
 
     def _denoised(self) -> Denoised:
         """Return what the blocks denoise. BadInput where an option is for two streams of text and there are none."""
@@ -245,14 +262,19 @@ class DiffusionBlocks(Method):
         indices = self._indices(block)
         return lambda state, condition: self.network.run(state, indices, condition)
 
-    def step(self, batch: Batch, plan: Plan) -> StepReport:
-        block, o, streams = plan.block, self.options, self.setting.streams
+    def activate(self, plan: Plan) -> torch.optim.Optimizer:
+        """Bring the block of ``plan`` onto the device and return the optimizer with its rates set for the step."""
         (optimizer,) = self.optimizers
-        self.keeper.activate(block)
-        self.setting.optimizer.set_rate(optimizer, plan.block_fraction, f"block {block}")
+        self.keeper.activate(plan.block)
+        self.setting.optimizer.set_rate(optimizer, plan.block_fraction, f"block {plan.block}")
         self.setting.optimizer.set_rate(optimizer, plan.fraction, "shared")
         self.model.train()
-        count = len(batch.targets)
+        return optimizer
+
+    def step(self, batch: Batch, plan: Plan) -> StepReport:
+        block, o, streams = plan.block, self.options, self.setting.streams
+        optimizer = self.activate(plan)
+        count = batch.samples
         interval = self.law.widen(self.intervals[block], o.overlap)
         sigma = self.law.sample(interval, count, streams.generator("sigma", block, plan.block_step))
         noise = self._noise(batch.inputs, streams.generator("noise", block, plan.block_step))

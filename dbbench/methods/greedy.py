@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan, StepReport, even_split
 from dbbench.networks import base as networks
 from dbbench.networks.base import initialise, place
@@ -55,6 +56,9 @@ class Greedy(Method):
         return [min(k, depth - start) for start in range(0, depth, k)]
 
     def prepare(self) -> None:
+        if self.network.recurrences > 1:
+            times = self.network.recurrences
+            raise BadInput(f"method: 'greedy' freezes layers, and this network runs the same ones {times} times over")
         self.heads = nn.ModuleList(self.network.make_head() for _ in range(self.blocks - 1))
         initialise(self.heads, Streams(self.setting.streams.seed), "auxiliary_heads")
         example = next(self.network.parameters())
@@ -109,7 +113,7 @@ class Greedy(Method):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return StepReport(loss.detach(), self.layers_per_block[plan.block], len(batch.targets))
+        return StepReport(loss.detach(), self.layers_per_block[plan.block], batch.samples)
 
     def predict(self, inputs: Any) -> dict[str, Tensor]:
         """Return the last trained head's prediction as the method's own, each head's, and the heads' mean.

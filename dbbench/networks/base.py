@@ -44,12 +44,14 @@ class InputShape:
     """What a task tells a network about its inputs. ``sequence_length`` counts tokens of a text task.
 
     ``kind`` says what a batch's inputs are: ``images`` [batch, channels, size, size]; ``tokens`` [batch,
-    sequence_length] of numbers below ``classes``; ``latents``, a mapping of ``noisy`` [batch, channels, size, size],
-    ``c_noise`` [batch] and ``label`` [batch], where ``classes`` stands for no label.
+    sequence_length] of numbers below ``classes``; ``masked_tokens``, a mapping of ``tokens`` [batch, sequence_length],
+    where ``classes`` stands for the mask, and ``t`` [batch], the part of them that is masked on average; ``latents``, a
+    mapping of ``noisy`` [batch, channels, size, size], ``c_noise`` [batch] and ``label`` [batch], where ``classes``
+    stands for no label.
     """
 
     classes: int
-    kind: Literal["images", "tokens", "latents"] = "images"
+    kind: Literal["images", "tokens", "masked_tokens", "latents"] = "images"
     channels: int | None = None
     image_size: int | None = None
     sequence_length: int | None = None
@@ -69,6 +71,8 @@ class Network(nn.Module, ABC):
     denoiser: ClassVar[bool] = False
     #: It runs a noisy stream of tokens beside a clean one: in one pass, or the clean one first (`embed_clean`).
     two_streams: ClassVar[bool] = False
+    #: How many times `schedule` runs all the layers over.
+    recurrences: int = 1
     layers: nn.ModuleList
     head: nn.Module
     width: int
@@ -189,7 +193,9 @@ class Network(nn.Module, ABC):
 def require_kind(name: str, shape: InputShape, kind: str) -> None:
     """Raise BadInput unless inputs of ``shape`` are what the network ``name`` takes."""
     if shape.kind != kind:
-        raise BadInput(f"network.name: '{name}' takes {kind}, and this task has {shape.kind}")
+        raise BadInput(
+            f"network.name: '{name}' takes {kind.replace('_', ' ')}, and this task has {shape.kind.replace('_', ' ')}"
+        )
 
 
 def initialise(module: nn.Module, streams: Streams, prefix: str = "") -> None:

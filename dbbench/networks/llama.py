@@ -87,8 +87,9 @@ class CausalAttention(nn.Module):
         q, k = (rotate(linear(x).view(split), context["cos"], context["sin"]) for linear in (self.q, self.k))
         k, v = with_past(k, self.v(x).view(split), context)
         mask = context.get("mask")
+        causal = mask is None and context.get("causal", True)
         mixed = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=mask is None
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
@@ -101,6 +102,13 @@ def with_past(k: Tensor, v: Tensor, context: dict[str, Any]) -> tuple[Tensor, Te
     if "past" in context:
         k, v = (torch.cat([before, own], dim=1) for before, own in zip(next(context["past"]), (k, v), strict=True))
     return k, v
+
+
+def waves(tokens: int, head_width: int) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of the angles by which a head's pairs turn at each position, [tokens, 1, pairs]."""
+    half = head_width // 2
+    angles = torch.arange(tokens)[:, None, None] * ROPE_BASE ** (-torch.arange(half) / half)
+    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -191,10 +199,9 @@ class Llama(base.Network):
         self.condition_width = condition_width
         self.embedding = Embedding(shape.classes, width)
         table = cast(nn.Parameter, self.embedding.weight)
-        half = width // heads // 2
-        angles = torch.arange(self.tokens)[:, None, None] * ROPE_BASE ** (-torch.arange(half) / half)
-        self.register_buffer("cos", angles.cos())
-        self.register_buffer("sin", angles.sin())
+        cos, sin = waves(self.tokens, width // heads)
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
         self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_width, condition_width) for _ in range(depth))
         self.head = TokenHead(width, shape.classes, condition_width, table if tied else None)
 

@@ -25,13 +25,18 @@ Split = Literal["validation", "test"]
 class Batch:
     """One batch: ``inputs`` as `InputShape.kind` says, and ``targets``.
 
-    Those are class numbers [batch], token numbers [batch, tokens], or what a denoiser is to give [batch, …]; the
-    noiseless ``clean`` [batch, …] goes with the last alone.
+    Those are class numbers [batch], token numbers [batch, tokens], what a denoiser is to give [batch, …], or a mapping
+    of what a loss takes besides, by name. The noiseless ``clean`` [batch, …] goes with what comes noisy alone.
     """
 
     inputs: Any
-    targets: Tensor
+    targets: Any
     clean: Tensor | None = None
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, whatever the targets are."""
+        return len(next(iter(self.targets.values())) if isinstance(self.targets, Mapping) else self.targets)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Task(ABC):
         """Yield every sample of ``split`` once, or those that the task's options choose for every method alike."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the loss of each sample, [batch], of a network's outputs (logits, or values)."""
 
     def prediction(self, outputs: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ class Task(ABC):
     def prediction_shape(self) -> tuple[int, ...]:
         """The shape of a prediction on a training batch."""
         shape, batch = self.shape, self.batch_size
-        if shape.kind == "tokens":
+        if shape.kind in ("tokens", "masked_tokens"):
             assert shape.sequence_length is not None
             return batch, shape.sequence_length, shape.classes
         if self.predicts == "values":
@@ -124,7 +129,7 @@ class Task(ABC):
         return torch.stack(list(predictions)).logsumexp(dim=0) - math.log(len(predictions))
 
     @abstractmethod
-    def measure(self, prediction: Tensor, targets: Tensor) -> dict[str, float]:
+    def measure(self, prediction: Tensor, targets: Any) -> dict[str, float]:
         """Return what is summed over the batches of a split for `figures`: by default the sum of each metric."""
 
     def figures(self, sums: Mapping[str, float], samples: int) -> dict[str, float]:
@@ -140,7 +145,7 @@ class Task(ABC):
         count = 0
         with torch.no_grad():
             for batch in self.evaluation_batches(split):
-                count += len(batch.targets)
+                count += batch.samples
                 for way, prediction in predict(batch.inputs).items():
                     totals = sums.setdefault(way, {})
                     for name, value in self.measure(prediction, batch.targets).items():
