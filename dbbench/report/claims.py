@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dbbench.report import text
-from dbbench.report.claims_rules import FAILS, HOLDS, IDENTITY, OPEN, Claim, Measurement, Rule, claims
+from dbbench.report.claims_rules import FAILS, HOLDS, IDENTITY, OPEN, Claim, Measurement, Rule, claims, expected
 from dbbench.report.claims_runs import measured_by_runs
 from dbbench.report.claims_scalings import measured_by_scalings
+from dbbench.report.claims_tables import Judged, by_budget, figures, judged
 from dbbench.report.run import Run, load
 from dbbench.results.scaling import SCALING_FILE, Scaling, read_scaling
 from dbbench.results.store import write_atomically
@@ -22,47 +23,59 @@ def write_claims(folders: Sequence[Path], path: Path) -> list[str]:
     """Write ``path`` (Markdown) from the runs and scalings in ``folders``; return a line for each file left out."""
     scalings = [read_scaling(folder) for folder in folders if (folder / SCALING_FILE).exists()]
     runs = [load(folder) for folder in folders if not (folder / SCALING_FILE).exists()]
-    rows, rules = [], []
-    for claim in claims():
-        measured = _measured(runs, scalings, claim.rule)
-        verdict = _verdict(claim, measured)
-        near = _measured(runs, scalings, claim.nearest) if verdict == OPEN and claim.nearest else []
-        rows.append(_row(claim, verdict, measured, near))
-        rules.append(f"- {text.code(claim.id)}: {text.escaped(claim.rule.text)}")
-    header = ["claim", "source", "published figure", "our measured figure", "budget", "residency", "verdict"]
+    found = [_judge(claim, runs, scalings) for claim in claims()]
+    write_atomically(path, (_markdown(found, runs, scalings) + "\n").encode())
+    return [f"{run.name}: {problem}" for run in runs for problem in run.problems]
+
+
+def _judge(claim: Claim, runs: Sequence[Run], scalings: Sequence[Scaling]) -> Judged:
+    def measured(rule: Rule) -> list[Measurement]:
+        return [*measured_by_runs(runs, rule), *measured_by_scalings(scalings, rule)]
+
+    decisive = measured(claim.rule)
+    beside = [m for rule in claim.beside if decisive for m in measured(rule)]
+    near = measured(claim.nearest) if claim.nearest and not decisive else []
+    return Judged(claim, decisive, beside, near)
+
+
+def _markdown(found: Sequence[Judged], runs: Sequence[Run], scalings: Sequence[Scaling]) -> str:
     names = ", ".join(map(text.code, [*(run.name for run in runs), *(scaling.name for scaling in scalings)]))
-    counts = {word: sum(row[-1] == word for row in rows) for word in (HOLDS, FAILS, OPEN, IDENTITY)}
+    counts = {word: sum(one.verdict == word for one in found) for word in (HOLDS, FAILS, OPEN, IDENTITY)}
+    decided = [one for one in found if one.measured]
+    near = [one for one in found if one.near and not one.measured]
+    rest = [one for one in found if not one.measured and not one.near]
     parts = [
         "# The claims of DiffusionBlocks, and what was measured",
         "Shing, Koyama, Akiba, arXiv 2506.14202 v4, ICLR 2026. Generated from the records of "
         f"{names} by `dbbench.report.claims`. " + "; ".join(f"{word}: {n}" for word, n in counts.items()) + ".",
-        "A verdict is given only where the measured figure is of the thing claimed, under the rule below. A figure "
-        "marked *nearest* is of something else; it decides nothing.",
-        text.markdown_table(header, rows, left=7),
-        "## Rules",
-        "\n".join(rules),
+        *_missing(runs, scalings),
+        "A verdict is given only where the measured figure is of the thing claimed, under the rule at the end. It is of "
+        "every suite that has such a figure, and where they differ it names them. A figure marked *nearest* is of "
+        "something else; it decides nothing. Of several variants the lowest and the highest figure stand here, and each "
+        "of them under [Figures](#figures).",
     ]
-    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
-    return [f"{run.name}: {problem}" for run in runs for problem in run.problems]
+    sections = (
+        ("Decided", "our measured figure", decided),
+        ("Not decided, with the nearest figure", "our nearest figure", near),
+        ("Not measured, and nothing near", "why", rest),
+    )
+    for title, column, members in sections:
+        if members:
+            header = ["claim", "source", "published figure", column, "verdict"]
+            parts += [f"## {title}", text.markdown_table(header, [judged(one) for one in members], left=5)]
+    parts += [*by_budget(found), *figures(found), "## Rules", "\n".join(_rule(one.claim) for one in decided + near)]
+    return "\n\n".join(parts)
 
 
-def _measured(runs: Sequence[Run], scalings: Sequence[Scaling], rule: Rule) -> list[Measurement]:
-    return [*measured_by_runs(runs, rule), *measured_by_scalings(scalings, rule)]
+def _rule(claim: Claim) -> str:
+    near = f" Nearest: {text.escaped(claim.nearest.text)}." if claim.nearest and claim.nearest.text else ""
+    return f"- {text.code(claim.id)}: {text.escaped(claim.rule.text)}{near and '.' + near}"
 
 
-def _verdict(claim: Claim, measured: Sequence[Measurement]) -> str:
-    if claim.rule.kind == "identity":
-        return IDENTITY
-    if not measured:
-        return OPEN
-    return HOLDS if all(m.holds for m in measured) else FAILS
-
-
-def _row(claim: Claim, verdict: str, measured: Sequence[Measurement], near: Sequence[Measurement]) -> list[str]:
-    shown = [m.shown + (f" ({HOLDS if m.holds else FAILS})" if len(measured) > 1 else "") for m in measured]
-    shown += [f"*nearest*, {m.shown}" for m in near]
-    used = [*measured, *near]
-    cells = [text.escaped(part) for part in (claim.claim, claim.source, claim.published)]
-    cells[0] = f"{text.code(claim.id)} {cells[0]}"
-    columns = (shown, dict.fromkeys(m.budget for m in used), dict.fromkeys(m.residency for m in used))
-    return [*cells, *("<br>".join(column) or text.MISSING for column in columns), verdict]
+def _missing(runs: Sequence[Run], scalings: Sequence[Scaling]) -> list[str]:
+    """Return a paragraph that names what was not given and would decide something, [] where all was."""
+    wanted = expected()
+    suites, axes = {run.name for run in runs}, {scaling.axis for scaling in scalings}
+    lacking = [text.code(name) for name in wanted.suites if name not in suites]
+    lacking += [f"a scaling over {axis}" for axis in wanted.axes if axis not in axes]
+    return [f"Not given: {', '.join(lacking)}. What these alone could decide is not measured here."] if lacking else []

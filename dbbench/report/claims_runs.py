@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from dbbench.report import text
 from dbbench.report.claims_rules import SCALING_KINDS, Measurement, Rule, bounded, matches
+from dbbench.report.claims_unrolled import Shape, shape_of, unrolled
 from dbbench.report.run import Configuration, Run
 from dbbench.results.frames import final_metric, mean_sd
+from dbbench.results.holdings import live_bytes, training_steps
+from dbbench.results.record import Row
+from dbbench.results.scaling import LAYERS_OWN_PEAKS
+
+#: What a figure's ratio to backprop is a ratio of.
+_OF = {
+    "peak_bytes": "peak",
+    "activations_own_peak_bytes": "activations",
+    "layers_activations_own_peak_bytes": "activations in the layers",
+    "gradients_own_peak_bytes": "gradients",
+    "flops_inference": "prediction's FLOPs",
+    "step_seconds": "time a step",
+    "step_seconds_all_blocks": "time a step, times B",
+}
+#: Two trainings had a quantity equal where it differs by less than this: a budget is met in whole steps.
+_EQUAL = 0.01
+
+
+class Found(NamedTuple):
+    """A figure as `Measurement` has it; ``parts`` is what a bound is divided by where the rule asks for K′."""
+
+    value: float
+    figure: str
+    unit: str
+    words: str
+    equal: tuple[str, ...] = ()
+    parts: int = 1
 
 
 def measured_by_runs(runs: Sequence[Run], rule: Rule) -> Iterator[Measurement]:
@@ -17,36 +47,54 @@ def measured_by_runs(runs: Sequence[Run], rule: Rule) -> Iterator[Measurement]:
         return
     for run in runs:
         for configuration in run.configurations:
+            if configuration.costliest is None:
+                continue
             row = configuration.records[0].row
-            known = configuration.options | row.model_dump(exclude_none=True)
-            if configuration.costliest is None or not matches(known, rule.of):
-                continue
-            found = _difference(run, configuration) if rule.kind == "difference" else _figure(run, configuration, rule)
-            if found is None:
-                continue
-            value, words = found
-            parts = {"block": row.blocks or 1, "layer": row.depth, None: 1}[rule.per]
-            low, high = (None if bound is None else bound / parts for bound in (rule.at_least, rule.at_most))
-            holds, edge = bounded(value, low, high)
-            where = text.code(configuration.label) + (f" of {text.code(run.name)}" if len(runs) > 1 else "")
-            budget = f"{row.budget.replace('_', ' ')} {text.whole(row.budget_value)}"
-            yield Measurement(f"{where}: {words}{edge}", holds, budget, row.residency or text.MISSING)
+            for found in _found(run, configuration, rule):
+                parts = {"block": row.blocks or 1, "layer": row.depth, "recurrence": found.parts, None: 1}[rule.per]
+                low, high = (None if bound is None else bound / parts for bound in (rule.at_least, rule.at_most))
+                holds, edge = bounded(found.value, low, high)
+                budget = f"{row.budget.replace('_', ' ')} {text.whole(row.budget_value)}"
+                yield Measurement(
+                    run.name, configuration.label, found.value, found.figure, found.unit, found.words, edge, holds,
+                    budget, row.residency or text.MISSING, found.equal,
+                )  # fmt: skip
 
 
-def _figure(run: Run, configuration: Configuration, rule: Rule) -> tuple[float, str] | None:
-    """Return the rule's figure, and its words: a ratio to backprop, or a figure of the variant alone."""
-    mine = configuration.costliest
-    assert mine is not None
+def _found(run: Run, configuration: Configuration, rule: Rule) -> Iterator[Found]:
+    """Yield what the rule finds of a variant: one figure or none, and where K′ counts one for each backprop."""
+    row = configuration.records[0].row
+    known = configuration.options | row.model_dump(exclude_none=True)
+    if rule.kind in ("unrolled", "unrolled_difference"):
+        shape = shape_of(configuration)
+        if shape is None:
+            return
+        for reference, kept in unrolled(run, configuration, shape):
+            if not matches(known | shape._asdict() | {"kept": kept}, rule.of):
+                continue
+            found = _saved(configuration, reference, rule, shape, kept)
+            if found is not None:
+                yield found._replace(parts=kept)
+        return
+    if not matches(known, rule.of):
+        return
+    if rule.kind == "clean_loss":
+        found = _clean_loss(run, configuration, rule)
+    elif rule.kind == "difference":
+        reference = run.reference(configuration)
+        found = None if reference is None else _difference(configuration, reference, rule)
+    else:
+        found = _figure(run, configuration, rule)
+    if found is not None:
+        yield found
+
+
+def _figure(run: Run, configuration: Configuration, rule: Rule) -> Found | None:
+    """Return the rule's figure: a ratio to backprop, or a figure of the variant alone."""
     if rule.figure == "state_over_parameters":
-        row = mine.row
-        own = [row.parameters_own_peak_bytes, row.gradients_own_peak_bytes, row.optimizer_own_peak_bytes]
-        if None in own or not own[0]:
-            return None
-        value = sum(size for size in own if size is not None) / own[0]
-        return value, f"{value:.3f} × parameters"
+        return _state(configuration)
     reference = run.reference(configuration)
-    theirs = reference.costliest if reference else None
-    if reference is None or theirs is None or reference is configuration:
+    if reference is None or reference is configuration:
         return None
     if rule.figure.startswith("step_seconds"):
         timing, base = run.timings.get(configuration.label), run.timings.get(reference.label)
@@ -54,24 +102,136 @@ def _figure(run: Run, configuration: Configuration, rule: Rule) -> tuple[float, 
             return None
         pairs = zip(timing.seconds_per_step, base.seconds_per_step, strict=False)
         value = statistics.median(ours / other for ours, other in pairs)
-        value *= (mine.row.blocks or 1) if rule.figure == "step_seconds_all_blocks" else 1
-        return value, f"{value:.3f} of backprop's on {text.escaped(mine.row.device)}"
-    ours, base_value = getattr(mine.row, rule.figure), getattr(theirs.row, rule.figure)
-    if ours is None or not base_value:
+        row = configuration.records[0].row
+        value *= (row.blocks or 1) if rule.figure == "step_seconds_all_blocks" else 1
+        return _short(value, f"of backprop's {_OF[rule.figure]} on {text.escaped(row.device)}")
+    return _ratio(configuration, reference, rule.figure)
+
+
+def _state(configuration: Configuration) -> Found | None:
+    mine = configuration.costliest
+    assert mine is not None
+    row = mine.row
+    own = [row.parameters_own_peak_bytes, row.gradients_own_peak_bytes, row.optimizer_own_peak_bytes]
+    if None in own or not own[0]:
         return None
-    return ours / base_value, f"{ours / base_value:.3f} of backprop's, {mine.row.depth} layers"
+    return _short(sum(size for size in own if size is not None) / own[0], "× parameters")
 
 
-def _difference(run: Run, configuration: Configuration) -> tuple[float, str] | None:
-    reference = run.reference(configuration)
-    if reference is None or reference is configuration:
+def _ratio(configuration: Configuration, reference: Configuration, figure: str) -> Found | None:
+    """Return a figure of the costliest cell over the reference's, None where either lacks it."""
+    ours, base = figure_of(configuration, figure), figure_of(reference, figure)
+    if ours is None or not base:
+        return None
+    return _short(ours / base, f"of backprop's {_OF.get(figure, figure)}")
+
+
+def _short(value: float, unit: str) -> Found:
+    return Found(value, f"{value:.3f}", unit, f"{value:.3f} {unit}")
+
+
+def figure_of(configuration: Configuration, figure: str) -> int | None:
+    """Return a figure of the costliest cell, a column or of what was made in the layers; None where it is unknown."""
+    mine = configuration.costliest
+    if mine is None or figure not in LAYERS_OWN_PEAKS:
+        return None if mine is None else getattr(mine.row, figure)
+    frame = configuration.folder.read_trace(mine.row.config_hash)
+    if frame is None:
+        return None
+    role = figure.removeprefix("layers_").removesuffix("_own_peak_bytes")
+    inside = frame["module"].astype(str).str.contains(r"(?:^|\.)layers\.")
+    steps = training_steps(frame[(frame["role"] == role) & inside])
+    return max((int(live_bytes(step).max()) for step in steps), default=None)
+
+
+def _difference(configuration: Configuration, reference: Configuration, rule: Rule) -> Found | None:
+    if reference is configuration:
         return None
     mean, sd, n = mean_sd(record.row.metric_value for record in configuration.finished)
     base, base_sd, base_n = mean_sd(record.row.metric_value for record in reference.finished)
-    if mean is None or base is None or min(n, base_n) < 2:
+    equal = equal_budgets(configuration, reference)
+    if mean is None or base is None or min(n, base_n) < rule.seeds or (rule.budget and rule.budget not in equal):
         return None
-    row = configuration.records[0].row
+    name = _metric(configuration)
     words = f"{text.score_sd(mean, sd, n)} against {text.score_sd(base, base_sd, base_n)}"
+    task = text.escaped(configuration.records[0].row.task)
+    return Found(
+        mean - base, signed(mean - base), f"{name} against backprop's on {task}", f"{words}, {name} on {task}", equal
+    )
+
+
+def _clean_loss(run: Run, configuration: Configuration, rule: Rule) -> Found | None:
+    """Return the metric with a clean loss against backprop's, beside the same training's without that loss."""
+    reference, without = run.reference(configuration), _without_clean_loss(run, configuration)
+    if reference is None or without is None:
+        return None
+    found = _difference(configuration, reference, rule)
+    bare, sd, n = mean_sd(record.row.metric_value for record in without.finished)
+    if found is None or bare is None or n < rule.seeds:
+        return None
+    ours, base = (mean_sd(r.row.metric_value for r in c.finished)[0] for c in (configuration, reference))
+    assert ours is not None and base is not None
+    words = f"{text.score_sd(bare, sd, n)} without it, {found.words}"
+    if bare != base:
+        words += f", {text.share((bare - ours) / (bare - base))} of the gap".replace("-", "−")
+    return found._replace(words=words)
+
+
+def _without_clean_loss(run: Run, configuration: Configuration) -> Configuration | None:
+    """Return the finished variant that differs by its clean loss alone."""
+
+    def rest(c: Configuration) -> tuple[Any, ...]:
+        row, options = c.records[0].row, c.options | {"clean_weight": 0}
+        return row.method, row.budget, row.budget_value, json.dumps(options, sort_keys=True)
+
+    wanted = rest(configuration)
+    same = (c for c in run.configurations if c is not configuration and not c.options.get("clean_weight"))
+    return next(
+        (c for c in same if c.finished and rest(c) == wanted and run.reference(c) is run.reference(configuration)), None
+    )
+
+
+def _saved(
+    configuration: Configuration, reference: Configuration, rule: Rule, shape: Shape, kept: int
+) -> Found | None:
+    """Return what one pass through the core saves against backprop through the last ``kept`` of K applications."""
+    at = f"K = {shape.recurrences}, K′ = {kept}"
+    if rule.kind == "unrolled_difference":
+        found = _difference(configuration, reference, rule)
+        return found and found._replace(words=f"{found.words}, {at}")
+    if not rule.figure.startswith("flops"):
+        found = _ratio(configuration, reference, rule.figure)
+        whole = _ratio(configuration, reference, "activations_own_peak_bytes")
+        peak = _ratio(configuration, reference, "peak_bytes")
+        rest = f" (the whole network {whole.figure}, its peak {peak.figure})" if whole and peak else ""
+        return found and found._replace(words=f"{found.words} at {at}{rest}")
+    ours, base = figure_of(configuration, "flops_step"), figure_of(reference, "flops_step")
+    if not ours or not base:
+        return None
+    times, theory = base / ours, shape.theory(kept)
+    words = f"{times:.2f} times fewer FLOPs a sample at {at}; {theory:.2f} in theory"
+    if rule.figure == "flops_over_theory":
+        return Found(times / theory, f"{times / theory:.3f}", "of the theory's ratio", words)
+    return Found(times, f"{times:.2f}", "times fewer FLOPs a sample", words)
+
+
+def equal_budgets(configuration: Configuration, reference: Configuration) -> tuple[str, ...]:
+    """Return which of layer updates and samples the two trainings had equal, whatever their budgets say."""
+    mine, theirs = configuration.finished[0].row, reference.finished[0].row
+    return tuple(name for name in ("layer_updates", "samples") if _close(mine, theirs, name))
+
+
+def _close(mine: Row, theirs: Row, name: str) -> bool:
+    ours, other = getattr(mine, name), getattr(theirs, name)
+    return bool(ours and other) and abs(ours - other) <= _EQUAL * other
+
+
+def signed(value: float) -> str:
+    """A difference with its sign: ``−0.042``."""
+    return f"{'−' if value < 0 else '+'}{text.score(abs(value))}"
+
+
+def _metric(configuration: Configuration) -> str:
     metric = final_metric(configuration.finished[0])
     name = metric.name if metric else configuration.finished[0].row.metric
-    return mean - base, f"{words}, {text.escaped(name)} on {text.escaped(row.task)}"
+    return text.escaped(str(name).replace("_", " "))

@@ -21,21 +21,24 @@ def measured_by_scalings(scalings: Sequence[Scaling], rule: Rule) -> Iterator[Me
                 continue
             found = _exponent(line, rule) if rule.kind == "exponent" else _equal(scaling, line, rule)
             if found is not None:
-                words, holds = found
-                where = f"{text.code(line.variant)} of {text.code(scaling.name)}"
-                yield Measurement(f"{where}: {words}", holds, text.MISSING, line.residency or text.MISSING)
+                value, words, edge, holds = found
+                residency = line.residency or text.MISSING
+                yield Measurement(
+                    scaling.name, line.variant, value, words, "", words, edge, holds, text.MISSING, residency
+                )
 
 
-def _exponent(line: ScalingLine, rule: Rule) -> tuple[str, bool | None] | None:
+def _exponent(line: ScalingLine, rule: Rule) -> tuple[float, str, str, bool | None] | None:
     law = line.law(rule.figure)
     if law is None or law.error is None:
         return None
     holds, edge = bounded(law.exponent, rule.at_least, rule.at_most)
     values = [value for value, size in line.series(rule.figure) if size]
-    return f"exponent {exponent(law)} ({law.points} values, {values[0]:,} to {values[-1]:,}){edge}", holds
+    words = f"exponent {exponent(law)} ({law.points} values, {values[0]:,} to {values[-1]:,})"
+    return law.exponent, words, edge, holds
 
 
-def _equal(scaling: Scaling, line: ScalingLine, rule: Rule) -> tuple[str, bool] | None:
+def _equal(scaling: Scaling, line: ScalingLine, rule: Rule) -> tuple[float, str, str, bool] | None:
     reference = scaling.reference(line)
     if reference is None or reference is line:
         return None
@@ -45,8 +48,8 @@ def _equal(scaling: Scaling, line: ScalingLine, rule: Rule) -> tuple[str, bool] 
         return None
     value, mine, other = max(pairs, key=lambda pair: (abs(pair[1] - pair[2]), pair[0]))
     if mine == other:
-        return f"backprop's bytes at each of {len(pairs)} values, {text.mib(mine)} MiB at {value:,}", True
-    return f"{text.signed_mib(mine - other)} MiB against backprop's at {value:,}", False
+        return 0, f"backprop's bytes at each of {len(pairs)} values, {text.mib(mine)} MiB at {value:,}", "", True
+    return mine - other, f"{text.signed_mib(mine - other)} MiB against backprop's at {value:,}", "", False
 
 
 def exponent(law: PowerLaw) -> str:
