@@ -33,7 +33,7 @@ def _judge(claim: Claim, runs: Sequence[Run], scalings: Sequence[Scaling]) -> Ju
         return [*measured_by_runs(runs, rule), *measured_by_scalings(scalings, rule)]
 
     decisive = measured(claim.rule)
-    beside = [m for rule in claim.beside if decisive for m in measured(rule)]
+    beside = [(rule, measured(rule)) for rule in claim.beside if decisive]
     near = measured(claim.nearest) if claim.nearest and not decisive else []
     return Judged(claim, decisive, beside, near)
 
@@ -49,10 +49,10 @@ def _markdown(found: Sequence[Judged], runs: Sequence[Run], scalings: Sequence[S
         "Shing, Koyama, Akiba, arXiv 2506.14202 v4, ICLR 2026. Generated from the records of "
         f"{names} by `dbbench.report.claims`. " + "; ".join(f"{word}: {n}" for word, n in counts.items()) + ".",
         *_missing(runs, scalings),
-        "A verdict is given only where the measured figure is of the thing claimed, under the rule at the end. It is of "
-        "every suite that has such a figure, and where they differ it names them. A figure marked *nearest* is of "
-        "something else; it decides nothing. Of several variants the lowest and the highest figure stand here, and each "
-        "of them under [Figures](#figures).",
+        "A verdict is given only where the measured figure is of the thing claimed, under the rule at the end. It is "
+        "of every suite that has such a figure, and where they differ it names them. A figure marked *nearest* is of "
+        "something else; it decides nothing. Of several figures the lowest and the highest stand here, and each of "
+        "them under [Figures](#figures). What the paper does not claim says so in its source.",
     ]
     sections = (
         ("Decided", "our measured figure", decided),

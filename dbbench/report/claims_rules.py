@@ -15,7 +15,8 @@ from dbbench.report import text
 from dbbench.results.scaling import ScalingAxis
 
 Kind = Literal[
-    "ratio", "own", "difference", "unrolled", "unrolled_difference", "clean_loss", "exponent", "equal", "identity", "none"
+    "ratio", "own", "difference", "unrolled", "unrolled_difference", "clean_loss", "exponent", "equal", "identity",
+    "none",
 ]  # fmt: skip
 #: What two trainings can have equal, besides the network and the data.
 Budget = Literal["layer_updates", "samples"]
@@ -48,8 +49,8 @@ class Rule(BaseModel):
 class Claim(BaseModel):
     """A statement, where it stands, and the rule that decides it.
 
-    ``nearest`` is what to show where nothing decides, and ``beside`` what to show with the figures that do; neither
-    ever decides.
+    ``nearest`` is what to show where nothing decides, and ``beside`` what to show with the figures that do, each under
+    its rule's text; neither ever decides.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -91,9 +92,14 @@ class Measurement:
     equal: tuple[str, ...] = ()
 
     @property
-    def shown(self) -> str:
+    def said(self) -> str:
         """The figure in full as Markdown, with the variant and the suite that it is of."""
-        return f"{text.code(self.variant)} of {text.code(self.suite)}: {self.words}{self.edge}"
+        return f"{text.code(self.variant)} of {text.code(self.suite)}: {self.words}"
+
+    @property
+    def shown(self) -> str:
+        """The same with its bounds."""
+        return self.said + self.edge
 
 
 def claims() -> list[Claim]:

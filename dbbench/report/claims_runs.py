@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dbbench.report import text
@@ -22,7 +22,7 @@ _OF = {
     "activations_own_peak_bytes": "activations",
     "layers_activations_own_peak_bytes": "activations in the layers",
     "gradients_own_peak_bytes": "gradients",
-    "flops_inference": "prediction's FLOPs",
+    "flops_inference": "FLOPs a prediction",
     "step_seconds": "time a step",
     "step_seconds_all_blocks": "time a step, times B",
 }
@@ -81,8 +81,8 @@ def _found(run: Run, configuration: Configuration, rule: Rule) -> Iterator[Found
     if rule.kind == "clean_loss":
         found = _clean_loss(run, configuration, rule)
     elif rule.kind == "difference":
-        reference = run.reference(configuration)
-        found = None if reference is None else _difference(configuration, reference, rule)
+        backprop = run.reference(configuration)
+        found = None if backprop is None else _difference(configuration, backprop, rule)
     else:
         found = _figure(run, configuration, rule)
     if found is not None:
@@ -172,7 +172,7 @@ def _clean_loss(run: Run, configuration: Configuration, rule: Rule) -> Found | N
     ours, base = (mean_sd(r.row.metric_value for r in c.finished)[0] for c in (configuration, reference))
     assert ours is not None and base is not None
     words = f"{text.score_sd(bare, sd, n)} without it, {found.words}"
-    if bare != base:
+    if bare > base:
         words += f", {text.share((bare - ours) / (bare - base))} of the gap".replace("-", "−")
     return found._replace(words=words)
 
@@ -191,9 +191,7 @@ def _without_clean_loss(run: Run, configuration: Configuration) -> Configuration
     )
 
 
-def _saved(
-    configuration: Configuration, reference: Configuration, rule: Rule, shape: Shape, kept: int
-) -> Found | None:
+def _saved(configuration: Configuration, reference: Configuration, rule: Rule, shape: Shape, kept: int) -> Found | None:
     """Return what one pass through the core saves against backprop through the last ``kept`` of K applications."""
     at = f"K = {shape.recurrences}, K′ = {kept}"
     if rule.kind == "unrolled_difference":
@@ -204,15 +202,15 @@ def _saved(
         whole = _ratio(configuration, reference, "activations_own_peak_bytes")
         peak = _ratio(configuration, reference, "peak_bytes")
         rest = f" (the whole network {whole.figure}, its peak {peak.figure})" if whole and peak else ""
-        return found and found._replace(words=f"{found.words} at {at}{rest}")
+        return found and _short(found.value, f"{found.unit} at {at}{rest}")
     ours, base = figure_of(configuration, "flops_step"), figure_of(reference, "flops_step")
     if not ours or not base:
         return None
     times, theory = base / ours, shape.theory(kept)
-    words = f"{times:.2f} times fewer FLOPs a sample at {at}; {theory:.2f} in theory"
     if rule.figure == "flops_over_theory":
-        return Found(times / theory, f"{times / theory:.3f}", "of the theory's ratio", words)
-    return Found(times, f"{times:.2f}", "times fewer FLOPs a sample", words)
+        return _short(times / theory, f"of the ratio in theory ({times:.2f} against {theory:.2f}) at {at}")
+    unit = f"times fewer FLOPs a sample at {at}; {theory:.2f} in theory"
+    return Found(times, f"{times:.2f}", unit, f"{times:.2f} {unit}")
 
 
 def equal_budgets(configuration: Configuration, reference: Configuration) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How claims are laid out: a row each, what text says of them under either budget, and every figure behind a verdict."""
+"""How claims are laid out: a row each, what is learnt under either budget, and every figure behind a verdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from dbbench.report import text
 from dbbench.report.claims_rules import FAILS, HOLDS, IDENTITY, OPEN, Claim, Measurement, Rule
 
-_TEXT_KINDS = ("difference", "unrolled_difference", "clean_loss")
+#: The kinds of rules that compare what was learnt.
+_ON_METRICS = ("difference", "unrolled_difference", "clean_loss")
 
 
 class Judged(NamedTuple):
@@ -16,7 +17,7 @@ class Judged(NamedTuple):
 
     claim: Claim
     measured: list[Measurement]
-    beside: list[Measurement]
+    beside: list[tuple[Rule, list[Measurement]]]
     near: list[Measurement]
 
     @property
@@ -38,10 +39,17 @@ def judged(one: Judged) -> list[str]:
     claim = one.claim
     head = f"{text.code(claim.id)} {text.escaped(claim.claim)}"
     shown = _lines(one.measured)
-    shown += [f"*beside*, {line}" for line in _lines(one.beside, decide=False)]
+    for rule, measured in one.beside:
+        shown += [f"*beside*, {text.escaped(rule.text)}: {line}" for line in _lines(measured, decide=False)]
     shown += [f"*nearest*, {line}" for line in _lines(one.near, decide=False)]
-    body = "<br>".join(shown) or text.escaped(claim.rule.text)
+    body = "<br>".join(shown) or _why(claim.rule)
     return [head, text.escaped(claim.source), text.escaped(claim.published), body, _verdict_words(one)]
+
+
+def _why(rule: Rule) -> str:
+    """Say why nothing was measured: what the rule says, or that no run has what it asks for."""
+    said = text.escaped(rule.text)
+    return said if rule.kind in ("none", "identity") else f"no run or scaling given has it; it takes: {said}"
 
 
 def _verdict_words(one: Judged) -> str:
@@ -57,11 +65,11 @@ def _verdict_words(one: Judged) -> str:
 
 def _lines(measured: Sequence[Measurement], decide: bool = True) -> list[str]:
     """Return a line a suite, unit and bound: the figure of a variant alone, or the range over several."""
-    groups = _by(measured, lambda m: (m.suite, m.unit if m.unit else None, m.edge))
     found = []
-    for members in groups.values():
-        holding = f" ({_holding(members)})" if decide and len(measured) > 1 else ""
-        found.append((members[0].shown if len(members) == 1 else _range(members)) + holding)
+    for members in _by(measured, lambda m: (m.suite, m.unit, m.edge)).values():
+        said = members[0].said if len(members) == 1 else _range(members)
+        edge = members[0].edge if decide else ""
+        found.append(said + edge + (f" ({_holding(members)})" if decide and len(measured) > 1 else ""))
     return found
 
 
@@ -70,7 +78,7 @@ def _range(members: Sequence[Measurement]) -> str:
     low, high = ordered[0].figure, ordered[-1].figure
     span = low if low == high else f"{low} to {high}"
     unit = f" {ordered[0].unit}" if ordered[0].unit else ""
-    return f"{text.code(ordered[0].suite)}, {len(members)} figures: {span}{unit}{ordered[0].edge}"
+    return f"{text.code(ordered[0].suite)}, {len(members)} figures: {span}{unit}"
 
 
 def _holding(members: Sequence[Measurement]) -> str:
@@ -85,68 +93,52 @@ def by_budget(found: Sequence[Judged]) -> list[str]:
 
     Of a claim that is open these are the nearest figures, so that this decides of our data alone.
     """
-    rows = []
-    for rule, claims, measured in _rules_on_metrics(found):
-        for suite, members in _by(measured, lambda m: m.suite).items():
-            names = "<br>".join(text.code(claim.id) for claim in claims)
-            under = ["<br>".join(_under(members, budget)) or OPEN for budget in ("layer_updates", "samples")]
-            other = [_stated(m) for m in members if not m.equal]
-            rows.append([names, text.escaped(rule.text), text.code(suite), *under, "<br>".join(other) or text.MISSING])
-    if not rows:
-        return []
-    header = ["claim", "what is asked of our data", "suite", "at equal layer updates", "at equal samples", "neither equal"]
-    note = (
-        "The metrics of our runs under either budget, by what a variant and backprop really had equal. Of a claim that is "
-        "open above this says what the same statement comes to on our data, and decides it no more than that. (n = 1) is "
-        "one seed: there is no deviation, and no test of the difference."
-    )
-    return ["## By budget", note, text.markdown_table(header, rows, left=6)]
-
-
-def _rules_on_metrics(found: Sequence[Judged]) -> list[tuple[Rule, list[Claim], list[Measurement]]]:
-    """Return each rule with a bound on a metric that measured something, with the claims that share it."""
-    kept: list[tuple[Rule, list[Claim], list[Measurement]]] = []
+    rows: dict[tuple[str, ...], list[str]] = {}
     for one in found:
-        rule, measured = (one.claim.rule, one.measured) if one.measured else (one.claim.nearest, one.near)
-        if rule is None or rule.kind not in _TEXT_KINDS or not measured or measured[0].holds is None:
-            continue
-        known = next((claims for other, claims, _ in kept if other == rule), None)
-        if known is None:
-            kept.append((rule, [one.claim], measured))
-        else:
-            known.append(one.claim)
-    return kept
+        measured = _bounded_metrics(one)
+        for m in measured or ():
+            said = HOLDS if m.holds else FAILS
+            under = (said if budget in m.equal else text.MISSING for budget in ("layer_updates", "samples"))
+            row = (text.code(m.suite), text.code(m.variant), m.words, *under)
+            rows.setdefault(row, []).append(text.code(one.claim.id))
+        if measured == []:
+            rows.setdefault((text.MISSING, text.MISSING, text.MISSING, OPEN, OPEN), []).append(text.code(one.claim.id))
+    header = ["claim", "suite", "variant", "our figure", "at equal layer updates", "at equal samples"]
+    note = (
+        "The metrics of our runs under either budget, by what a variant and backprop really had equal; a dash where "
+        "they had not. Of a claim that is open above this says what the same statement comes to on our data, and "
+        "decides it no more than that. (n = 1) is one seed: there is no deviation, and no test of the difference."
+    )
+    cells = [[", ".join(ids), *row] for row, ids in rows.items()]
+    return ["## By budget", note, text.markdown_table(header, cells, left=6)]
 
 
-def _under(members: Iterable[Measurement], budget: str) -> list[str]:
-    return [_stated(m) for m in members if budget in m.equal]
-
-
-def _stated(m: Measurement) -> str:
-    return f"{text.code(m.variant)}: {m.words}: **{HOLDS if m.holds else FAILS}**"
+def _bounded_metrics(one: Judged) -> list[Measurement] | None:
+    """Return the figures that a bound on a metric has been held against, None for a claim that is not of that kind."""
+    rule, measured = (one.claim.rule, one.measured) if one.measured else (one.claim.nearest or one.claim.rule, one.near)
+    return measured if rule.kind in _ON_METRICS and (rule.at_most, rule.at_least) != (None, None) else None
 
 
 def figures(found: Sequence[Judged]) -> list[str]:
-    """Return the section that lists each figure with its variant, budget and residency."""
-    rows = []
+    """Return the section of every figure with its variant, budget and residency, and the claims that it is for."""
+    rows: dict[tuple[str, ...], list[str]] = {}
     for one in found:
-        kinds = ((one.measured, ""), (one.beside, "beside"), (one.near, "nearest"))
-        for measured, kind in kinds:
+        beside = [m for _, measured in one.beside for m in measured]
+        for measured, kind in ((one.measured, ""), (beside, "beside"), (one.near, "nearest")):
             for m in measured:
-                verdict = kind or (HOLDS if m.holds else FAILS)
-                rows.append(
-                    [text.escaped(one.claim.id), text.code(m.suite), text.code(m.variant), m.words + m.edge, m.budget,
-                     m.residency, verdict]
-                )  # fmt: skip
+                figure, verdict = (m.words, kind) if kind else (m.words + m.edge, HOLDS if m.holds else FAILS)
+                row = (text.code(m.suite), text.code(m.variant), figure, m.budget, m.residency, verdict)
+                rows.setdefault(row, []).append(text.escaped(one.claim.id))
     if not rows:
         return []
-    header = ["claim", "suite", "variant", "figure", "budget", "residency", "verdict"]
-    return ["## Figures", text.markdown_table(header, rows, left=7)]
+    header = ["suite", "variant", "figure", "budget", "residency", "verdict", "of claim"]
+    cells = [[*row, ", ".join(ids)] for row, ids in rows.items()]
+    return ["## Figures", text.markdown_table(header, cells, left=7)]
 
 
 def _by(measured: Iterable[Measurement], key: Callable[[Measurement], Any]) -> dict[Any, list[Measurement]]:
     """Group ``measured`` by ``key``, in the order in which each first appears."""
-    groups: dict[Key, list[Measurement]] = {}
+    groups: dict[Any, list[Measurement]] = {}
     for m in measured:
         groups.setdefault(key(m), []).append(m)
     return groups

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dbbench.report.run import Configuration, Run
 
+SHAPE = ("recurrences", "prelude", "coda")
 #: Applications of the core and the layers before and behind it by size, as `dbbench.networks.recurrent` has them: a
 #: record spells out only what a suite changed. A test holds the two against each other.
 SIZES = {"micro": (3, 1, 1), "tiny": (8, 1, 1), "124m": (32, 2, 2), "3.5b": (32, 2, 2)}
@@ -37,12 +38,10 @@ def shape_of(configuration: Configuration) -> Shape | None:
     network = record.cell.get("network")
     if record.row.network != "recurrent" or not isinstance(network, dict):
         return None
-    named = SIZES.get(record.row.network_size, (None, None, None))
-    given = [network.get(key) for key in ("recurrences", "prelude", "coda")]
-    values = [size if mine is None else mine for mine, size in zip(given, named, strict=True)]
-    if not all(isinstance(value, int) for value in values):
-        return None
-    return Shape(*values, core=record.row.depth)  # type: ignore[arg-type]
+    named = dict(zip(SHAPE, SIZES.get(record.row.network_size, ()), strict=False))
+    given = {key: network[key] for key in SHAPE if isinstance(network.get(key), int)}
+    found: dict[str, int] = named | given
+    return Shape(**found, core=record.row.depth) if len(found) == len(SHAPE) else None
 
 
 def unrolled(run: Run, configuration: Configuration, shape: Shape) -> Iterator[tuple[Configuration, int]]:
