@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_the_shapes_are_those_of_the_networks() -> None:
     from dbbench.networks import recurrent as networks
 
     at = [networks.FIELDS.index(name) for name in ("recurrences", "prelude", "coda")]
-    assert SIZES == {size: tuple(values[i] for i in at) for size, values in networks.SIZES.items()}
+    assert {size: tuple(values[i] for i in at) for size, values in networks.SIZES.items()} == SIZES
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_network_with_another_k_is_no_baseline(tmp_path: Path) -> None:
 
 
 def test_core_activations_hold_just_below_the_bound_and_fail_just_above(tmp_path: Path) -> None:
-    """Broken if the bound is not 1.4/K′: at K′ = 4 of backprop's 120 MiB that is 42; or without a trace it is guessed."""
+    """Broken if the bound is not 1.4/K′, at K′ = 4 of backprop's 120 MiB 42, or if without a trace it is guessed."""
     verdicts = {}
     for size in (41.9, 42.1):
         denoiser = dataclasses.replace(DENOISER, activations_mib=size)
@@ -175,7 +176,7 @@ def test_a_figure_stands_under_the_budget_that_was_equal_and_decides_no_claim(tm
 
 
 def test_what_was_equal_is_measured_and_not_read_off_the_budget(tmp_path: Path) -> None:
-    """Broken if one block, which sees as much in as many updates, is under one budget only, or a third budget counts."""
+    """Broken if one block, which sees as much in as many updates, is under one budget only, or half counts as equal."""
     half = TEXT | {"layer_updates": UPDATES // 2, "samples": SAMPLES // 2}
     cells = [(ENDS, TEXT), (llama("both", 2.4), TEXT), (llama("neither", 2.4), half)]
     claimed(tmp_path, write(tmp_path / "run", "language", cells))
@@ -265,7 +266,7 @@ def test_the_partition_of_masked_diffusion_is_algebra(tmp_path: Path) -> None:
     """With α = 1 − t equal decrements of α are equal parts of t: true of any B, so that no run decides it."""
     count = 5
     alphas = [1 - b / count for b in range(count + 1)]
-    assert [a - b for a, b in zip(alphas, alphas[1:], strict=False)] == pytest.approx([1 / count] * count)
+    assert [a - b for a, b in itertools.pairwise(alphas)] == pytest.approx([1 / count] * count)
     found = claimed(tmp_path, write(tmp_path / "run", "masked", [(ENDS, TEXT)]))
     assert found["md4-partition"][-1] == IDENTITY
 
