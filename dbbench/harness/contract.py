@@ -163,8 +163,9 @@ class _Run:
         method, inputs = self.method, self.task.train_batch(0).inputs
         before = _parameters(method)
         with torch.no_grad():
-            ways, again = method.predict(inputs), method.predict(inputs)
+            ways, again, own = method.predict(inputs), method.predict(inputs), method.predict_own(inputs)
         self.require("" in ways, f"predict has no way '' (its own), only {sorted(ways)}")
+        self.require(torch.equal(own, ways[""]), "predict_own is not predict's ''")
         expected = self.task.prediction_shape
         for way, values in ways.items():
             self.require(values.shape == expected, f"predict['{way}'] is {tuple(values.shape)}, not {expected}")

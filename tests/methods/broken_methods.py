@@ -29,6 +29,13 @@ class GivesLogits(Backprop):
         return {"": self.network(inputs)}
 
 
+class SaysTwoThings(Backprop):
+    """Predicts something else for those who want its own prediction alone."""
+
+    def predict_own(self, inputs: Tensor) -> Tensor:
+        return self.predict(inputs)[""].flip(-1)
+
+
 class ClaimsTooLittle(Backprop):
     """Trains the head and says it does not."""
 

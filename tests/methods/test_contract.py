@@ -74,6 +74,7 @@ def test_every_variant_does_in_every_precision(network: str, precision: str, var
     [
         ("KeepsGradients", "leaves gradients behind: positions"),
         ("GivesLogits", "is no log-probability"),
+        ("SaysTwoThings", "predict_own is not predict's"),
         ("ClaimsTooLittle", "changes what may_change rules out: head."),
         ("ClaimsToBeAbsent", "residents is not what is on the device: head."),
         ("Forgets", "loaded and continued, it ends in other parameters"),
