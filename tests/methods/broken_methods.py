@@ -68,6 +68,12 @@ class LooksAtItsLoss(Backprop):
         return StepReport(torch.tensor(report.loss.item()), report.layers_updated, report.samples)
 
 
+class LooksAndSaysSo(LooksAtItsLoss):
+    """Does the same, and says it."""
+
+    not_on_fakes = "it looks at its loss"
+
+
 class IgnoresTheSeed(Backprop):
     """Starts from zeros whatever the seed, and trains on nothing that a seed orders."""
 

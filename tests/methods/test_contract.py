@@ -92,6 +92,11 @@ def test_a_broken_promise_is_named(broken: str, complaint: str) -> None:
     assert "\n" not in str(failure.value)
 
 
+def test_a_method_may_say_that_it_has_no_step_on_fake_tensors() -> None:
+    """A method that needs numbers could not be checked at all, though it says what an estimate is to say."""
+    check_method(resolved("broken_methods:LooksAndSaysSo").cell)
+
+
 def test_every_method_sees_the_same_batches_in_the_same_order() -> None:
     """A method would owe its accuracy to the samples that it happened to be shown."""
     reference = task_of(resolved("backprop"))
