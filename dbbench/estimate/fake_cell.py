@@ -66,8 +66,8 @@ def estimate_cell(cell: Cell, where: str, settings: Sequence[AllocatorSettings] 
 def estimate_or_failure(cell: Cell, where: str, settings: Sequence[AllocatorSettings] = DEFAULT) -> Estimate:
     """Return `estimate_cell`'s answer, or a failed record of a cell that is well described and cannot be estimated.
 
-    So end a task whose data are not here, and an op that needs numbers; a method that has no step on fake tensors is not
-    asked for one, and its record is `Record.not_measurable`. BadInput is raised for a mistake in the suite.
+    So end a task whose data are not here, and an op that needs numbers. A method that has no step on fake tensors is
+    not asked for one: its record is `Record.not_measurable`. BadInput is raised for a mistake in the suite.
     """
     return estimate_with_timeline(cell, where, settings)[0]
 

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
@@ -92,10 +91,8 @@ class MaskedText(UnderMasks, Text):
         return unmasked(predict, prompts, self._length, self.shape.classes, steps, generator)
 
     def measure(self, prediction: Tensor, targets: Any) -> dict[str, float]:
-        wanted = targets["tokens"]
-        per_token = F.nll_loss(prediction.flatten(0, 1), wanted.flatten(), reduction="none")
-        nats = self.weighted(per_token, targets).double().view(-1, self.draws).mean(dim=1)
-        windows = wanted[:: self.draws]
+        nats = self.integrand(prediction, targets).double().view(-1, self.draws).mean(dim=1)
+        windows = targets["tokens"][:: self.draws]
         return {
             "nats_per_token": nats.sum().item(),
             "squares": nats.square().sum().item(),

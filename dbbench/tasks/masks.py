@@ -36,11 +36,16 @@ class UnderMasks(Task):
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         wanted = targets["tokens"]
         per_token = F.cross_entropy(outputs.flatten(0, 1).float(), wanted.flatten(), reduction="none")
-        return self.weighted(per_token, targets)
+        return self._weighted(per_token, targets)
+
+    def integrand(self, prediction: Tensor, targets: Any) -> Tensor:
+        """Return the bound's integrand at each sample's t, [batch] in nats a token, of log-probabilities."""
+        wanted = targets["tokens"]
+        per_token = F.nll_loss(prediction.flatten(0, 1), wanted.flatten(), reduction="none")
+        return self._weighted(per_token, targets)
 
     @staticmethod
-    def weighted(per_token: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Return the bound's integrand at each sample's t, in nats a token."""
+    def _weighted(per_token: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         counted = per_token.view(targets["masked"].shape) * targets["masked"]
         return targets["weight"] * counted.mean(dim=1)
 
