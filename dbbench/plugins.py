@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "images": "dbbench.tasks.synthetic:SyntheticImages",
         "latents": "dbbench.tasks.synthetic:Latents",
         "tokens": "dbbench.tasks.synthetic:Tokens",
+        "masked_tokens": "dbbench.tasks.synthetic:MaskedTokens",
         "plays": "dbbench.tasks.text:Plays",
         "text_folder": "dbbench.tasks.text:TextFolder",
         "text_dataset": "dbbench.tasks.text:TextDataset",

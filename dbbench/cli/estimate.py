@@ -47,7 +47,7 @@ def estimate(
     """Say what a suite's cells would take, without a GPU and without their memory.
 
     Peak memory by role, what the CUDA allocator would hold, FLOPs, and on a device whether that fits and how long a
-    step takes at least.
+    step takes at least. Exit status: 1 where a cell that has a cost could not be estimated, or there is none.
     """
     from dbbench.estimate.devices import device_model as named
     from dbbench.estimate.suite import estimate_suite, memory_budget
@@ -72,7 +72,8 @@ def estimate(
     if out is not None:
         _keep(out, plan.file, table)
     _show(table, markdown)
-    raise typer.Exit(1 if table.failures else 0)
+    failed = any(record.row.status != "ok" and not record.not_measurable for record in records)
+    raise typer.Exit(1 if failed or not table.pairs else 0)
 
 
 class CalibrationDevice(StrEnum):

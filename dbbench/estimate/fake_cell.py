@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dbbench.errors import BadInput
 from dbbench.harness.budget import step_costs
 from dbbench.harness.resolve import Resolved, resolve_cell
+from dbbench.harness.resolve import describe as describe_cell
 from dbbench.harness.rows import environment, identity_row
 from dbbench.harness.tracing import Measured, flops_columns, ledger_pass, memory_columns
 from dbbench.harness.worker import describe
@@ -65,7 +66,8 @@ def estimate_cell(cell: Cell, where: str, settings: Sequence[AllocatorSettings] 
 def estimate_or_failure(cell: Cell, where: str, settings: Sequence[AllocatorSettings] = DEFAULT) -> Estimate:
     """Return `estimate_cell`'s answer, or a failed record of a cell that is well described and cannot be estimated.
 
-    So end a task whose data are not here, and an op that needs numbers. BadInput is raised for a mistake in the suite.
+    So end a task whose data are not here, and an op that needs numbers. A method that has no step on fake tensors is
+    not asked for one: its record is `Record.not_measurable`. BadInput is raised for a mistake in the suite.
     """
     return estimate_with_timeline(cell, where, settings)[0]
 
@@ -75,6 +77,8 @@ def estimate_with_timeline(
 ) -> tuple[Estimate, Callable[[], pd.DataFrame] | None]:
     """Return what `estimate_or_failure` does, and how to get the classified events; None for a cell that failed."""
     resolved = resolve_cell(cell, where)
+    if resolved.method.not_on_fakes:
+        return _not_measurable(resolved), None
     data = ""
     try:
         task = resolved.load_task()
@@ -94,6 +98,15 @@ def failure(resolved: Resolved, dataset_sha256: str, error: str) -> Estimate:
     """Return the estimate of a cell that has none: its record says why."""
     row = Row(**_identity(resolved, dataset_sha256, "failed"), error=error)
     return Estimate(record=Record(row=row, cell=resolved.cell.model_dump(mode="json")))
+
+
+def _not_measurable(resolved: Resolved) -> Estimate:
+    """Return the estimate of a cell whose method has no step here; BadInput where the cell could not be built."""
+    describe_cell(resolved.cell, resolved.where)
+    why = resolved.method.not_on_fakes
+    estimate = failure(resolved, "", why)
+    estimate.record.unavailable["peak_bytes"] = why
+    return estimate
 
 
 def _identity(resolved: Resolved, dataset_sha256: str, status: str) -> dict[str, Any]:

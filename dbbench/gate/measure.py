@@ -30,15 +30,18 @@ def fake_names(suite: str, cells: Sequence[tuple[str, int | None]]) -> list[str]
 
 
 def from_estimates(what: str, suite: str, estimated: Iterable[Estimated], whole: bool, update: str) -> Measurement:
-    """Return the figures of estimates, each taken up as it comes."""
+    """Return the figures of estimates, each taken up as it comes; of a cell that has none by nature there is a note."""
     cells: list[Cell] = []
     failed: dict[str, str] = {}
+    notes: list[str] = []
     for name, record, events in estimated:
         if record.row.status == "ok" and events is not None:
             cells.append(cell_of(name, record, events()))
+        elif record.not_measurable:
+            notes.append(f"{name}: not measured: {record.not_measurable}")
         else:
             failed[name] = f"cannot be estimated: {record.row.error}"
-    return Measurement(what, cells, failed, {suite}, {"fake"}, update, whole)
+    return Measurement(what, cells, failed, {suite}, {"fake"}, update, whole, notes)
 
 
 def from_run(run: Run, update: str, with_seconds: bool) -> Measurement:

@@ -43,7 +43,8 @@ def check_method(cell: Cell) -> None:
 
     Checked: shapes and types; that a step changes only what `may_change` says, releases its gradients and leaves on
     the device what `residents` says; that predictions are normalised and disturb nothing; that a run repeats bit for
-    bit, goes on from a saved state as if never stopped, and follows its seed; that all of it works on fake tensors.
+    bit, goes on from a saved state as if never stopped, and follows its seed; that all of it works on fake tensors, if
+    the method does not say that it cannot.
     """
     resolved = resolve_cell(cell, cell.suite)
     task = resolved.load_task()
@@ -60,7 +61,8 @@ def check_method(cell: Cell) -> None:
     other.train(other.plans)
     differs = _changed(_parameters(plain.method), _parameters(other.method))
     _require(bool(differs), cell, "another seed ends in the same parameters")
-    _check_on_fake_tensors(resolved, task)
+    if not resolved.method.not_on_fakes:
+        _check_on_fake_tensors(resolved, task)
 
 
 def _check_resumption(resolved: Resolved, task: Task, uninterrupted: _Values) -> None:
@@ -163,8 +165,9 @@ class _Run:
         method, inputs = self.method, self.task.train_batch(0).inputs
         before = _parameters(method)
         with torch.no_grad():
-            ways, again = method.predict(inputs), method.predict(inputs)
+            ways, again, own = method.predict(inputs), method.predict(inputs), method.predict_own(inputs)
         self.require("" in ways, f"predict has no way '' (its own), only {sorted(ways)}")
+        self.require(torch.equal(own, ways[""]), "predict_own is not predict's ''")
         expected = self.task.prediction_shape
         for way, values in ways.items():
             self.require(values.shape == expected, f"predict['{way}'] is {tuple(values.shape)}, not {expected}")

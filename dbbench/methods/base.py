@@ -1,6 +1,7 @@
 """The contract of how a network is trained. A method is one file: its options, its step, its prediction.
 
-A step must also run on fake tensors: no ``.item()``, no shape that depends on data.
+A step must also run on fake tensors: no ``.item()``, no shape that depends on data. A method that is nothing but such
+shapes says why it cannot (`Method.not_on_fakes`).
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class Method(ABC):
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
     staged: ClassVar[bool] = False
+    #: Why a step cannot be taken on fake tensors, where that is so; an estimate says this and measures nothing.
+    not_on_fakes: ClassVar[str] = ""
     blocks: int = 1
     #: Of the network's layers, each counted once however often it runs; they sum to its depth.
     layers_per_block: list[int]

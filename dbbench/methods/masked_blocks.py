@@ -32,7 +32,7 @@ from dbbench.methods.base import Plan, StepReport
 from dbbench.methods.diffusion_blocks import DiffusionBlocks
 from dbbench.networks import base as networks
 from dbbench.tasks.base import Batch
-from dbbench.tasks.masked_text import FIRST_TIME, MaskedText, spread
+from dbbench.tasks.masks import FIRST_TIME, UnderMasks, spread
 
 
 class MaskedBlocks(DiffusionBlocks):
@@ -48,7 +48,7 @@ class MaskedBlocks(DiffusionBlocks):
         residency: Literal["all", "state", "active"] = "all"
 
     options: Options  # type: ignore[assignment]
-    task: MaskedText
+    task: UnderMasks
 
     @classmethod
     def check(cls, options: networks.BaseOptions, depth: int) -> None:
@@ -114,3 +114,6 @@ class MaskedBlocks(DiffusionBlocks):
                 owned = torch.where((t <= high)[:, None, None], given, owned)
         assert owned is not None
         return {"": owned, "first_block": first}
+
+    def predict_own(self, inputs: Any) -> Tensor:
+        return self.predict(inputs)[""]  # the first block's comes with it

@@ -12,7 +12,7 @@ cross-entropy *before* it is counted.
 
 What the columns say: there are no layers and no parameters that an optimizer trains. The tables are ``buffers``, and
 they grow, so that a rehearsal counts a whole epoch and is traced at its last batch. Counting has no FLOPs by the
-convention of matrix products. On fake tensors there is nothing to count: an estimate says so.
+convention of matrix products. On fake tensors there is nothing to count: an estimate says so and goes on.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class NGram(Method):
         order: Annotated[int, Field(ge=0)] = 2
 
     options: Options
+    not_on_fakes = "tables of counts grow with the text that they have seen, and fake tensors hold none"
 
     @classmethod
     def check(cls, options: networks.BaseOptions, depth: int) -> None:
@@ -98,9 +99,7 @@ class NGram(Method):
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
         if batch.targets.untyped_storage().device.type == "meta":
-            raise NotImplementedError(
-                "tables of counts grow with the text that they have seen, and fake tensors hold none"
-            )
+            raise NotImplementedError(self.not_on_fakes)
         loss = -self._probability(batch).log().mean()
         if plan.block_step < (self.task.batches_per_epoch or plan.block_step + 1):
             for table, contexts, known in self._by_length(batch.inputs):

@@ -158,6 +158,11 @@ class Record(BaseModel):
     unavailable: dict[str, str] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def not_measurable(self) -> str:
+        """Why nothing was to be measured here, '' where something was; such a cell has not ended ok either."""
+        return "" if self.row.status == "ok" else self.unavailable.get("peak_bytes", "")
+
 
 class Timing(BaseModel):
     """A variant's timing pass: interleaved with every other variant of the run, alone on the machine.

@@ -62,6 +62,7 @@ def with_value(raw: Mapping[str, Any], key: str, value: Any, where: str) -> dict
 FILTERS: dict[str, Callable[[Cell], set[str]]] = {
     "method": lambda cell: {cell.variant, cell.variant.partition(".")[0], cell.method},
     "variant": lambda cell: {cell.variant, cell.variant.partition(".")[0]},
+    "task": lambda cell: {cell.task.name},
     "seed": lambda cell: {str(cell.seed)},
     "depth": lambda cell: {str(cell.network.depth)} - {"None"},
 }

@@ -19,7 +19,7 @@ so that it holds how much they differ as well; that of the masks alone is smalle
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -27,20 +27,20 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch, Metric, Split
+from dbbench.tasks.masks import UnderMasks, uniform_for
+from dbbench.tasks.sampling import unmasked
 from dbbench.tasks.text import Plays, Text, TextDataset, TextFolder, TextOptions
 
-FIRST_TIME = 1e-3  # training's earliest t, MD4's t(1)
 LEAST_TIME = 1e-6  # an evaluation's, where 1/t must be finite
-Draws = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
-class MaskedText(Text):
+class MaskedText(UnderMasks, Text):
     """A text under masks. Mixed into a `Text` that says where the text comes from.
 
     ``bits_per_character`` is the bound, ``standard_error`` that of its estimate (not a figure of merit), ``perplexity``
@@ -55,24 +55,15 @@ class MaskedText(Text):
 
     def __init__(self, options: networks.BaseOptions, streams: Streams, batch_size: int, where: str = "task") -> None:
         super().__init__(options, streams, batch_size, where)
-        self.draws: int = options.evaluation_draws  # type: ignore[attr-defined]
+        assert isinstance(options, MaskedOptions)
+        self.draws, self._steps = options.evaluation_draws, options.sample_steps
 
     @classmethod
     def input_shape(cls, options: networks.BaseOptions) -> InputShape:
         return replace(super().input_shape(options), kind="masked_tokens")
 
     def train_batch(self, index: int) -> Batch:
-        tokens = super().train_batch(index).inputs
-        generator = self.streams.generator("masks", index)
-        t = spread(len(tokens), (FIRST_TIME, 1.0), generator)
-        return self.masked(tokens, t, _uniform(tokens, generator))
-
-    def masked(self, tokens: Tensor, t: Tensor, uniform: Tensor) -> Batch:
-        """Return the batch of ``tokens`` [batch, tokens] at times ``t`` [batch]: those are masked whose ``uniform``
-        [batch, tokens] is below their sample's t."""
-        masked = uniform < t[:, None]
-        inputs = {"tokens": tokens.masked_fill(masked, self.shape.classes), "t": t}
-        return Batch(inputs, {"tokens": tokens, "masked": masked, "weight": 1 / t}, tokens)
+        return self.masked_at_random(super().train_batch(index).inputs, self.streams.generator("masks", index))
 
     def evaluation_batches(self, split: Split) -> Iterator[Batch]:
         """Yield the windows of ``split`` in order, each ``evaluation_draws`` times behind one another."""
@@ -83,27 +74,25 @@ class MaskedText(Text):
             tokens = batch.inputs.repeat_interleave(self.draws, dim=0)
             t = times[first : first + len(tokens)]
             first += len(tokens)
-            yield self.masked(tokens, t, _uniform(tokens, fixed.generator("evaluation_masks", split, number)))
+            yield self.masked(tokens, t, uniform_for(tokens, fixed.generator("evaluation_masks", split, number)))
 
     def _times(self, split: Split) -> Tensor:
         """Return a time for each draw of each window of ``split``: in each of so many equal parts of (0, 1) lies one,
         and a window's own are as far apart as can be."""
-        windows = (len(self._tokens[split]) - 1) // self._length
+        windows = len(self._windows(split, self._most_windows))
         random = np.random.Generator(np.random.PCG64(Streams(0).key("evaluation_times", split)))
         place = (random.permutation(windows) + random.random(windows)) / windows
         times = (place[:, None] + np.arange(self.draws)) / self.draws
         return torch.from_numpy(times.ravel()).float().clamp(min=LEAST_TIME).to(self.streams.device)
 
-    def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        wanted = targets["tokens"]
-        per_token = F.cross_entropy(outputs.flatten(0, 1).float(), wanted.flatten(), reduction="none")
-        return self._weighted(per_token, targets)
+    def written(self, predict: Callable[[Any], Tensor], prompts: Tensor) -> Tensor:
+        steps = self._steps or self._length - prompts.shape[1]
+        generator = self.streams.generator("samples")
+        return unmasked(predict, prompts, self._length, self.shape.classes, steps, generator)
 
     def measure(self, prediction: Tensor, targets: Any) -> dict[str, float]:
-        wanted = targets["tokens"]
-        per_token = F.nll_loss(prediction.flatten(0, 1), wanted.flatten(), reduction="none")
-        nats = self._weighted(per_token, targets).double().view(-1, self.draws).mean(dim=1)
-        windows = wanted[:: self.draws]
+        nats = self.integrand(prediction, targets).double().view(-1, self.draws).mean(dim=1)
+        windows = targets["tokens"][:: self.draws]
         return {
             "nats_per_token": nats.sum().item(),
             "squares": nats.square().sum().item(),
@@ -123,41 +112,34 @@ class MaskedText(Text):
             "perplexity": math.exp(nats) if nats < 700 else math.inf,
         }
 
-    @staticmethod
-    def _weighted(per_token: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-        """Return the bound's integrand at each sample's t, in nats a token."""
-        counted = per_token.view(targets["masked"].shape) * targets["masked"]
-        return targets["weight"] * counted.mean(dim=1)
 
+class MaskedOptions(networks.BaseOptions):
+    """``evaluation_draws`` is how many times a window is read in an evaluation.
 
-def spread(count: int, interval: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Return ``count`` times of one uniform draw, evenly spread over ``interval`` and each uniform on it; float32."""
-    low, high = interval
-    start = torch.rand(1, generator=generator, device=generator.device)
-    steps = torch.arange(count, device=generator.device) / count
-    return low + (high - low) * ((start + steps) % 1.0)
+    ``sample_steps`` is how many steps a sample takes, and None as many as it has tokens to write: one call of the
+    network for each, which is what the next-token task makes.
+    """
 
-
-def _uniform(tokens: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(tokens.shape, generator=generator, device=generator.device)
+    evaluation_draws: Count = 2
+    sample_steps: Count | None = None
 
 
 class MaskedPlays(MaskedText, Plays):
     """The embedded plays under masks."""
 
-    class Options(TextOptions):
-        evaluation_draws: Draws = 2
+    class Options(TextOptions, MaskedOptions):
+        pass
 
 
 class MaskedTextFolder(MaskedText, TextFolder):
     """A local folder of text under masks."""
 
-    class Options(TextFolder.Options):
-        evaluation_draws: Draws = 2
+    class Options(TextFolder.Options, MaskedOptions):
+        pass
 
 
 class MaskedTextDataset(MaskedText, TextDataset):
     """A local corpus of the library `datasets` under masks."""
 
-    class Options(TextDataset.Options):
-        evaluation_draws: Draws = 2
+    class Options(TextDataset.Options, MaskedOptions):
+        pass

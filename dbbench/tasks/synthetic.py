@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch, Metric, Split, Task
 from dbbench.tasks.classification import Classification
+from dbbench.tasks.masks import UnderMasks
 from dbbench.tasks.next_token import NextToken
 
 Count = Annotated[int, Field(ge=1)]
@@ -94,6 +95,34 @@ class Tokens(Synthetic, NextToken):
         o = self.options
         text = self._integers(o.vocabulary, (self.batch_size, o.sequence_length + 1), generator)
         return Batch(text[:, :-1], text[:, 1:])
+
+
+class MaskedTokens(UnderMasks, Synthetic):
+    """Random tokens under masks (`dbbench.tasks.masked_text`); the letters and the length of MD4's text8 by default.
+
+    The bound is of one time and one mask a sample, and of no text that anybody wrote.
+    """
+
+    class Options(networks.BaseOptions):
+        vocabulary: Count = 27
+        sequence_length: Count = 256
+
+    options: Options
+    name = "masked_tokens"
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("bound", "nats", "lower"),)
+
+    @classmethod
+    def input_shape(cls, options: networks.BaseOptions) -> InputShape:
+        assert isinstance(options, cls.Options)
+        return InputShape(options.vocabulary, "masked_tokens", sequence_length=options.sequence_length)
+
+    def _draw(self, generator: torch.Generator) -> Batch:
+        o = self.options
+        tokens = self._integers(o.vocabulary, (self.batch_size, o.sequence_length), generator)
+        return self.masked_at_random(tokens, generator)
+
+    def measure(self, prediction: Tensor, targets: Any) -> dict[str, float]:
+        return {"bound": self.integrand(prediction, targets).sum().item()}
 
 
 class Latents(Synthetic):

@@ -149,10 +149,9 @@ class Text(NextToken):
         batch = self._batch(split, self._windows(split, self._samples))
         whole = torch.cat([batch.inputs, batch.targets[:, -1:]], dim=1)
         prompts = whole[:, : self._length // 2]
-        generator = self.streams.generator("samples")
         with torch.no_grad():
-            written = continued(predict, prompts, self._length + 1, generator)
-        ways = dict(zip((*DECODINGS, "held_out"), (*written, whole), strict=True))
+            written = self.written(predict, prompts)
+        ways = dict(zip((*DECODINGS, "held_out"), (*written, whole[:, : written.shape[-1]]), strict=True))
         documents, figures = [], {}
         for way, rows in ways.items():
             tokens = [row[self._length // 2 :] for row in rows]
@@ -162,6 +161,10 @@ class Text(NextToken):
             found["repetition_4"] = repetition([row.tolist() for row in tokens], 4)
             figures[way] = {name: value for name, value in found.items() if value is not None}
         return Products(documents, SAMPLE_METRICS, figures)
+
+    def written(self, predict: Callable[[Any], Tensor], prompts: Tensor) -> Tensor:
+        """Return ``prompts`` [prompts, tokens] written on in each of `DECODINGS`, [decodings, prompts, more tokens]."""
+        return continued(predict, prompts, self._length + 1, self.streams.generator("samples"))
 
     def _spelt(self, tokens: Tensor) -> str:
         return self.vocabulary.decode(tokens.cpu().numpy())

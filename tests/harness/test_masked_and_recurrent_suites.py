@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dbbench.estimate.fake_cell import estimate_or_failure
 from dbbench.harness.resolve import describe, resolve_cell
 from dbbench.suite.cell import Cell
 from dbbench.suite.expand import expand
@@ -72,3 +73,45 @@ def test_a_suite_has_one_seed_and_says_so(name: str) -> None:
     """A reader would take a single run for several."""
     assert {cell.seed for cell in cells(name).values()} == {0}
     assert "One seed" in (SUITES / f"{name}.yaml").read_text()
+
+
+#: What a variant without the corpus stands for, where the two have not one name but for ``tokens_``.
+TWINS = {
+    "masked-text8": {"b3": "diffusion_blocks_b3", "b3_active": "diffusion_blocks_b3"},
+    "recurrent-lm1b": {},
+    "language-lm1b": {f"b4{way}": f"diffusion_blocks_b4{way}" for way in ("", "_two_pass", "_active", "_clean")},
+}
+#: What a step's shapes do not depend on.
+UNSEEN = ("residency", "shown_draws")
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_variant_without_the_corpus_is_the_cell_that_it_stands_for(name: str) -> None:
+    """What an estimate says without the data would be of another network, batch or training."""
+    every, found = cells(name), rows(name)
+    twins = {variant: variant.removeprefix("tokens_") for variant in found if variant.startswith("tokens_")}
+    assert len(twins) >= 4
+    for variant, short in twins.items():
+        own, other = every[variant], every.get(TWINS[name].get(short, short))
+        assert own.task.name in ("tokens", "masked_tokens")
+        if other is None:  # what the corpus is too long for
+            assert (name, variant) == ("recurrent-lm1b", "tokens_backprop")
+            continue
+        shapes = [(r := resolve_cell(one, name)).task.input_shape(r.task_options) for one in (own, other)]
+        assert shapes[0] == shapes[1]
+        options = [{k: v for k, v in one.options.items() if k not in UNSEEN} for one in (own, other)]
+        assert options[0] == options[1]
+        same = ("method", "network", "parameters_count", "layers_trained_per_step", "steps")
+        assert [found[variant][key] for key in same] == [found[other.variant][key] for key in same]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), [("masked-text8", "masked_tokens"), ("recurrent-lm1b", "tokens")])
+def test_it_can_be_estimated_at_its_whole_size(name: str, task: str) -> None:
+    """The command in the suite's head would fail, or take longer than anybody waits."""
+    chosen = [cell for cell in cells(name).values() if cell.task.name == task]
+    assert len(chosen) == 4
+    for cell in chosen:
+        row = estimate_or_failure(cell, name).record.row
+        assert (row.status, row.error) == ("ok", None)
+        assert row.peak_bytes is not None and row.peak_bytes > 2**33

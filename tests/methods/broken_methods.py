@@ -29,6 +29,13 @@ class GivesLogits(Backprop):
         return {"": self.network(inputs)}
 
 
+class SaysTwoThings(Backprop):
+    """Predicts something else for those who want its own prediction alone."""
+
+    def predict_own(self, inputs: Tensor) -> Tensor:
+        return self.predict(inputs)[""].flip(-1)
+
+
 class ClaimsTooLittle(Backprop):
     """Trains the head and says it does not."""
 
@@ -59,6 +66,12 @@ class LooksAtItsLoss(Backprop):
     def step(self, batch: Batch, plan: Plan) -> StepReport:
         report = super().step(batch, plan)
         return StepReport(torch.tensor(report.loss.item()), report.layers_updated, report.samples)
+
+
+class LooksAndSaysSo(LooksAtItsLoss):
+    """Does the same, and says it."""
+
+    not_on_fakes = "it looks at its loss"
 
 
 class IgnoresTheSeed(Backprop):

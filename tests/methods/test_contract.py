@@ -74,6 +74,7 @@ def test_every_variant_does_in_every_precision(network: str, precision: str, var
     [
         ("KeepsGradients", "leaves gradients behind: positions"),
         ("GivesLogits", "is no log-probability"),
+        ("SaysTwoThings", "predict_own is not predict's"),
         ("ClaimsTooLittle", "changes what may_change rules out: head."),
         ("ClaimsToBeAbsent", "residents is not what is on the device: head."),
         ("Forgets", "loaded and continued, it ends in other parameters"),
@@ -89,6 +90,11 @@ def test_a_broken_promise_is_named(broken: str, complaint: str) -> None:
         check_method(resolved(f"broken_methods:{broken}").cell)
     assert str(failure.value).startswith(f"broken_methods:{broken}: ")
     assert "\n" not in str(failure.value)
+
+
+def test_a_method_may_say_that_it_has_no_step_on_fake_tensors() -> None:
+    """A method that needs numbers could not be checked at all, though it says what an estimate is to say."""
+    check_method(resolved("broken_methods:LooksAndSaysSo").cell)
 
 
 def test_every_method_sees_the_same_batches_in_the_same_order() -> None:

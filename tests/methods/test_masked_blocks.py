@@ -19,7 +19,8 @@ from dbbench.harness.tracing import rehearsal
 from dbbench.methods.base import Plan
 from dbbench.methods.masked_blocks import MaskedBlocks
 from dbbench.suite.cell import Cell, NetworkChoice, TaskChoice
-from dbbench.tasks.masked_text import FIRST_TIME, MaskedTextFolder
+from dbbench.tasks.masked_text import MaskedTextFolder
+from dbbench.tasks.masks import FIRST_TIME
 
 LENGTH = 8
 

@@ -93,6 +93,13 @@ def test_values_of_a_key_are_alternatives_and_keys_all_hold() -> None:
     assert chosen("variant=backprop,seed=1,depth=2") == [("backprop", 2, 1)]
 
 
+def test_cells_of_another_task_can_be_chosen() -> None:
+    """Broken if the cells of a suite that need no corpus can be had by naming each of them alone."""
+    other = cells("methods.b2.task.name=tokens")
+    assert {cell.variant for cell in select(other, "task=tokens")} == {"b2"}
+    assert {cell.variant for cell in select(other, f"task={RAW['task']['name']}")} == {"backprop"}
+
+
 def test_a_label_stands_for_all_that_the_grid_made_of_it() -> None:
     """Broken if a variant that a grid key split can no longer be chosen by the name in the file."""
     split = cells("grid.methods.b2.overlap=[0, 0.1]")

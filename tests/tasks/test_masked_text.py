@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dbbench.streams import Streams
-from dbbench.tasks.masked_text import FIRST_TIME, MaskedTextFolder, spread
+from dbbench.tasks.masked_text import MaskedTextFolder
+from dbbench.tasks.masks import FIRST_TIME, spread
 
 LETTERS, LENGTH = "abcd", 16
 Inputs = dict[str, Tensor]
@@ -75,9 +76,12 @@ def test_spread_times_are_one_to_each_equal_part() -> None:
     assert times[0] >= 0.5 and times[-1] < 0.9
 
 
-def test_an_evaluation_has_a_time_in_each_equal_part_and_is_the_same_for_every_seed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("windows", [None, 20])
+def test_an_evaluation_has_a_time_in_each_equal_part_and_is_the_same_for_every_seed(
+    tmp_path: Path, windows: int | None
+) -> None:
     """The bound would be of some times more than of others, or arms and seeds be scored under different masks."""
-    task, other = task_on(tmp_path), task_on(tmp_path, seed=1)
+    task, other = (task_on(tmp_path, seed=seed, evaluation_windows=windows) for seed in (0, 1))
     batches = list(task.evaluation_batches("test"))
     t = torch.cat([batch.inputs["t"] for batch in batches])
     assert len(t) == 2 * len(read(task)) == sum(batch.samples for batch in batches)

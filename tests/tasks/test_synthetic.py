@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from dbbench.streams import Streams
-from dbbench.tasks.synthetic import Latents, SyntheticImages, Tokens
+from dbbench.tasks.base import Batch
+from dbbench.tasks.synthetic import Latents, MaskedTokens, SyntheticImages, Tokens
 
 
 def latents(batch_size: int = 4, **options: object) -> Latents:
@@ -50,13 +53,30 @@ def test_tokens_are_to_be_predicted_from_those_before() -> None:
     assert task.measure(uniform, batch.targets)["cross_entropy"] == pytest.approx(3 * torch.tensor(50.0).log().item())
 
 
-@pytest.mark.parametrize("kind", [Latents, SyntheticImages, Tokens])
+def test_masked_tokens_are_hidden_and_weighted_as_text_under_masks_is() -> None:
+    """A cell without its corpus would take other steps than the one that it stands for: its uniform guess costs the
+    logarithm of the vocabulary."""
+    task = MaskedTokens(MaskedTokens.Options(vocabulary=50, sequence_length=64), Streams(0), 64)
+    batch = task.train_batch(2)
+    masked = batch.targets["masked"]
+    assert batch.clean is not None and torch.equal(batch.inputs["tokens"][~masked], batch.clean[~masked])
+    assert set(batch.inputs["tokens"][masked].tolist()) == {50}
+    assert masked.double().mean().item() == pytest.approx(0.5, abs=0.02)
+    uniform = torch.full((64, 64, 50), 1 / 50).log()
+    assert task.measure(uniform, batch.targets)["bound"] / 64 == pytest.approx(math.log(50), rel=0.1)
+
+
+@pytest.mark.parametrize("kind", [Latents, SyntheticImages, Tokens, MaskedTokens])
 def test_a_batch_is_a_function_of_its_number_and_the_seed(kind: type) -> None:
     """Two methods would see other inputs, or evaluation would be on what was trained."""
     small = {"size": 4} if kind is Latents else {"image_size": 8} if kind is SyntheticImages else {"sequence_length": 8}
     task, again, other = (kind(kind.Options(**small), Streams(seed), 2) for seed in (0, 0, 1))
-    target = task.train_batch(3).targets
-    assert torch.equal(target, again.train_batch(3).targets)
-    evaluation = next(iter(task.evaluation_batches("test"))).targets
-    for elsewhere in (task.train_batch(4).targets, other.train_batch(3).targets, evaluation):
+
+    def drawn(batch: Batch) -> torch.Tensor:
+        return batch.targets["tokens"] if kind is MaskedTokens else batch.targets
+
+    target = drawn(task.train_batch(3))
+    assert torch.equal(target, drawn(again.train_batch(3)))
+    evaluation = next(iter(task.evaluation_batches("test")))
+    for elsewhere in map(drawn, (task.train_batch(4), other.train_batch(3), evaluation)):
         assert not torch.equal(target, elsewhere)
