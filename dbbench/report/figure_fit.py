@@ -75,12 +75,7 @@ def draw(fit: Fit, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
     across = min(2, count) if narrow else count
     down = -(-count // across)
     figure = blank(width_inches, 1.0)
-    marks = [
-        Line2D([], [], color=s.color, marker=s.marker, markersize=6, linestyle="none",
-               label=shortened(figure, name, 72 * width_inches - 30))
-        for name, s in strokes.items()
-    ]  # fmt: skip
-    legend = legend_at_top(figure, marks, 72 * width_inches)
+    legend = legend_at_top(figure, _marks(figure, strokes, 72 * width_inches - 30), 72 * width_inches)
     head = height_inches(figure, legend) + _TITLE_INCHES
     height = head + down * tall + (down - 1) * _GAP_INCHES + _FOOT_INCHES
     figure.set_size_inches(width_inches, height)
@@ -110,6 +105,15 @@ def draw(fit: Fit, width_inches: float = DOUBLE_COLUMN_INCHES) -> Figure:
     words = f"largest {fit.axis} that fits ({AXIS_UNITS[fit.axis]})"
     figure.supxlabel(words, x=(float(grid["left"]) + 0.99) / 2, y=0.03 / height, fontsize="medium", va="bottom")
     return figure
+
+
+def _marks(figure: Figure, strokes: dict[str, Stroke], limit_points: float) -> list[Line2D]:
+    """Return a legend's mark for each technique, its name no wider than ``limit_points``."""
+    return [
+        Line2D([], [], color=s.color, marker=s.marker, markersize=6, linestyle="none",
+               label=shortened(figure, name, limit_points))
+        for name, s in strokes.items()
+    ]  # fmt: skip
 
 
 def _layout(fit: Fit, names: list[str], lanes: int) -> tuple[list[_Row], list[tuple[str, float]], float]:

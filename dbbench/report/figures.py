@@ -71,19 +71,51 @@ def figures_of(table: pd.DataFrame) -> dict[str, tuple[Drawing, str]]:
     return FIGURES | (CUDA_FIGURES if (table["source"] == "cuda").any() else {})
 
 
-def write_figures(run: Run, table: pd.DataFrame) -> dict[str, str]:
+class Figures:
+    """The figures of a run's comparison, each drawn once at each width, however many files and pages show it.
+
+    A figure is drawn, and saved, under `figure_style.page`. Saving it leaves it as it was: what it is saved as next has
+    the bytes that a fresh drawing would have.
+    """
+
+    def __init__(self, run: Run, table: pd.DataFrame) -> None:
+        self.run, self.table = run, table
+        self._drawn: dict[tuple[str, float], Figure | str] = {}
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """What stands below each figure, by name, in the order of the report."""
+        return {name: caption for name, (_, caption) in figures_of(self.table).items()}
+
+    def figure(self, name: str, width_inches: float) -> Figure:
+        """Return one figure. Raises NothingToDraw, with the reason, where nothing is there."""
+        if (name, width_inches) not in self._drawn:
+            self._drawn[name, width_inches] = self._draw(name, width_inches)
+        drawn = self._drawn[name, width_inches]
+        if isinstance(drawn, str):
+            raise NothingToDraw(drawn)
+        return drawn
+
+    def _draw(self, name: str, width_inches: float) -> Figure | str:
+        try:
+            return figures_of(self.table)[name][0](self.run, self.table, width_inches)
+        except NothingToDraw as reason:
+            return str(reason)
+
+
+def write_figures(figures: Figures) -> dict[str, str]:
     """Write ``<name>.png`` and ``.pdf`` (two columns wide), ``<name>_one_column.png`` and ``.pdf`` into ``figures/``.
 
     Returns ``{name: reason}`` of those that had nothing to draw. An older drawing of such a figure is removed, for it
     would show another run than the tables do.
     """
     missing = {}
-    for name, (draw, _) in figures_of(table).items():
+    for name in figures.captions:
         for ending, width_inches in WIDTHS.items():
-            stem: Path = run.folder.path / "figures" / f"{name}{ending}"
+            stem: Path = figures.run.folder.path / "figures" / f"{name}{ending}"
             with page():
                 try:
-                    save(draw(run, table, width_inches), stem)
+                    save(figures.figure(name, width_inches), stem)
                 except NothingToDraw as reason:
                     missing[name] = str(reason)
                     for suffix in (".png", ".pdf"):

@@ -19,7 +19,7 @@ from dbbench.report import latex, sections, tables, text
 from dbbench.report.document import Block, Bullets, code, markdown, markdown_section, plain
 from dbbench.report.figure_style import NothingToDraw, evenly
 from dbbench.report.figure_timeline import replay
-from dbbench.report.figures import figures_of, write_figures
+from dbbench.report.figures import Figures, figures_of, write_figures
 from dbbench.report.page import write_page
 from dbbench.report.run import Run, load
 from dbbench.report.verdict import bullets, verdict
@@ -42,11 +42,12 @@ def write_report(folder: Path, console: Console | None = None) -> list[str]:
     table = tables.comparison(run)
     order = suite_order(run.info)
     run.folder.write_frames(rows_frame(in_order(run.records, order)), metrics_frame(run.records, order))
-    undrawn = write_figures(run, table)
+    figures = Figures(run, table)
+    undrawn = write_figures(figures)
     latex.write_tables(folder, run, table)
     write_atomically(folder / "summary.csv", tables.to_csv(table))
     write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
-    write_page(folder / "report.html", [run], table)
+    write_page(folder / "report.html", [run], figures)
     if console is not None:
         _print(run, table, console)
     return run.problems

@@ -32,6 +32,13 @@ def batch():
     return torch.randn(BATCH, IN)
 """
 
+#: Bytes of `MODEL`, counted by hand.
+IN, HIDDEN, OUT, BATCH, FLOAT = 8, 32, 4, 64, 4
+PARAMETERS = (IN * HIDDEN + HIDDEN + HIDDEN * OUT + OUT) * FLOAT
+INPUTS = BATCH * IN * FLOAT
+#: The second map keeps what it was given; the first map's input is the batch itself.
+ACTIVATIONS = BATCH * HIDDEN * FLOAT
+
 
 @dataclass
 class Ran:

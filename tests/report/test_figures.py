@@ -22,9 +22,10 @@ from synthetic import USUAL, Variant, build, failed, record_of, trace_of
 from dbbench.report import figure_timeline, tables
 from dbbench.report.figure_learning import spread
 from dbbench.report.figure_style import FONT_POINTS, WIDTHS, NothingToDraw, page
-from dbbench.report.figures import FIGURES, write_figures
+from dbbench.report.figures import FIGURES, Figures, write_figures
 from dbbench.report.palette import ROLE_FILLS, variant_strokes
 from dbbench.report.run import load
+from dbbench.report.summary import write_report
 from dbbench.results.roles import ROLES
 
 LONG = [
@@ -98,7 +99,7 @@ def files(tmp_path_factory):
     path = tmp_path_factory.mktemp("files")
     build(path)
     built = load(path)
-    assert write_figures(built, tables.comparison(built)) == {}
+    assert write_figures(Figures(built, tables.comparison(built))) == {}
     return path / "figures"
 
 
@@ -157,10 +158,30 @@ def test_a_figure_without_data_is_named_and_its_old_file_removed(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "timeline.png").write_bytes(b"of an older run")
     run = load(tmp_path)
-    missing = write_figures(run, tables.comparison(run))
+    missing = write_figures(Figures(run, tables.comparison(run)))
     assert set(missing) == {"timeline", "learning"}
     assert not (tmp_path / "figures" / "timeline.png").exists()
     assert (tmp_path / "figures" / "pareto.png").exists()
+
+
+def test_a_report_draws_each_figure_once_at_each_width(tmp_path, monkeypatch):
+    """Broken if files and page draw each for themselves, which of a large run takes seconds."""
+    drawn: list[tuple[str, float]] = []
+
+    def counted(name, draw):
+        def noted(run, table, width_inches):
+            drawn.append((name, width_inches))
+            return draw(run, table, width_inches)
+
+        return noted
+
+    for name in ("pareto", "timeline"):  # timeline has nothing to draw: that too is found out once
+        monkeypatch.setitem(FIGURES, name, (counted(name, FIGURES[name][0]), ""))
+    for name in FIGURES.keys() - {"pareto", "timeline"}:
+        monkeypatch.delitem(FIGURES, name)
+    build(tmp_path, variants=USUAL[:2], seeds=1, traces=False)
+    write_report(tmp_path)
+    assert sorted(drawn) == sorted((name, width) for name in ("pareto", "timeline") for width in WIDTHS.values())
 
 
 def test_a_replayed_trace_rises_to_the_peak_and_its_split():

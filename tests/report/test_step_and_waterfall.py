@@ -14,7 +14,7 @@ from test_figures import drawn_texts
 from dbbench.errors import BadInput
 from dbbench.report import figure_timeline, figure_waterfall, tables
 from dbbench.report.figure_style import FONT_POINTS, WIDTHS, NothingToDraw, page, save_as
-from dbbench.report.figures import write_figures
+from dbbench.report.figures import Figures, write_figures
 from dbbench.report.run import load
 from dbbench.report.summary import write_report
 from dbbench.results.profile import DeviceFigures, Profile
@@ -103,7 +103,7 @@ def test_a_report_on_cuda_has_the_waterfall_and_one_on_cpu_does_not_speak_of_it(
 def test_a_cuda_run_without_nvml_says_why_there_is_no_waterfall(tmp_path):
     """Broken if a figure is missing from a CUDA report without a reason."""
     run = load(on_cuda(tmp_path, 2, nvml_process_peak_bytes=None))
-    assert write_figures(run, tables.comparison(run))["waterfall"] == "no variant has nvml process peak bytes"
+    assert write_figures(Figures(run, tables.comparison(run)))["waterfall"] == "no variant has nvml process peak bytes"
 
 
 @pytest.mark.parametrize("variant", [USUAL[0], USUAL[1], USUAL[7]])

@@ -26,8 +26,8 @@ def built(path: Path, **options: object) -> str:
 @pytest.fixture
 def no_figures(monkeypatch):
     """Drawing twenty files takes longer than all else; these tests are of the page."""
-    monkeypatch.setattr(summary, "write_figures", lambda run, table: {})
-    monkeypatch.setattr(summary, "write_page", lambda path, runs, table: None)
+    monkeypatch.setattr(summary, "write_figures", lambda figures: {})
+    monkeypatch.setattr(summary, "write_page", lambda path, runs, figures: None)
 
 
 @pytest.fixture(scope="module")

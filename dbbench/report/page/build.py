@@ -21,6 +21,7 @@ from markupsafe import Markup
 from dbbench.report import sections, tables, text
 from dbbench.report.document import Bullets
 from dbbench.report.figure_style import evenly
+from dbbench.report.figures import Figures
 from dbbench.report.page.between import between
 from dbbench.report.page.drawings import drawings
 from dbbench.report.page.library import Library, plotly_js, policy_source
@@ -65,27 +66,28 @@ class VerdictView:
     note: Markup
 
 
-def write_page(path: Path, runs: Sequence[Run], table: pd.DataFrame | None = None) -> None:
+def write_page(path: Path, runs: Sequence[Run], figures: Figures | None = None) -> None:
     """Write the page of ``runs``, one or several, to ``path``. Their figures stand side by side, ratios within each.
 
-    ``table`` is their comparison (`dbbench.report.tables.comparison`) where the caller has it already.
+    ``figures`` are those of their comparison where the caller has them: what is drawn of them is not drawn again.
     """
-    write_atomically(path, page_html(runs, table).encode("utf-8"))
+    write_atomically(path, page_html(runs, figures).encode("utf-8"))
 
 
-def page_html(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
+def page_html(runs: Sequence[Run], figures: Figures | None = None) -> str:
     """Return the page of ``runs``: one HTML document that asks for nothing else."""
     names = _names(runs)
     whole = together(runs)
-    table = tables.comparison(whole) if table is None else table
+    figures = Figures(whole, tables.comparison(whole)) if figures is None else figures
+    table = figures.table
     own = [table] if len(runs) == 1 else [tables.comparison(run) for run in runs]
     shown = table.iloc[evenly(range(len(table)), ROWS)]
     part = _only(whole, set(shown["variant"]))
     timelines = choose(runs, names)
     library = plotly_js() if timelines.chosen else Library("", "")
     data = safe_json(payload(timelines.chosen)) if timelines.chosen else Markup()
-    figures = drawings(whole, table, _FIGURES_BYTES)
-    spent = len(library.packed) + len(data) + sum(one.size for one in figures)
+    images = drawings(figures, _FIGURES_BYTES)
+    spent = len(library.packed) + len(data) + sum(one.size for one in images)
     spent += _TABLES_BYTES + _ROW_BYTES * len(shown)
     held = trees(runs, names, timelines.chosen, min(NODES, (_PAGE_BYTES - spent) // _NODE_BYTES))
     script = _file("page.js") + (_file("timeline.js") if timelines.chosen else "")
@@ -100,7 +102,7 @@ def page_html(runs: Sequence[Run], table: pd.DataFrame | None = None) -> str:
         sampled=f"{len(shown):,} of {len(table):,}" if len(shown) < len(table) else "",
         between=_between_views(runs, names),
         above=above,
-        figures=figures,
+        figures=images,
         timeline=data,
         timelines=timelines,
         timelines_most=TIMELINES,

@@ -6,13 +6,10 @@ import base64
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-import pandas as pd
-
 from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES, NothingToDraw, as_svg
 from dbbench.report.figure_style import page as figure_page
-from dbbench.report.figures import figures_of
+from dbbench.report.figures import Figures
 from dbbench.report.page.alternatives import alternative
-from dbbench.report.run import Run
 
 #: Seven points, the size of a figure's text, are 13 pixels on the page.
 _PIXELS_PER_INCH = 134
@@ -45,12 +42,12 @@ class Drawn:
         return sum(len(image.uri) for image in (self.wide, self.narrow) if image)
 
 
-def drawings(run: Run, table: pd.DataFrame, room: int) -> list[Drawn]:
-    """Return every figure of the run in at most ``room`` characters.
+def drawings(figures: Figures, room: int) -> list[Drawn]:
+    """Return every figure in at most ``room`` characters.
 
     A figure that does not fit gives way to a sentence; those for a narrow screen stand only where all of them fit.
     """
-    found = [_drawn(run, table, name) for name in figures_of(table)]
+    found = [_drawn(figures, name, caption) for name, caption in figures.captions.items()]
     if sum(one.size for one in found) > room:
         found = [replace(one, narrow=None) for one in found]
     spent = accumulate(one.size for one in found)
@@ -61,19 +58,18 @@ def _too_large(one: Drawn) -> Drawn:
     return Drawn(one.id, one.title, one.caption, "", reason="too large for this page; the verb figure draws it alone")
 
 
-def _drawn(run: Run, table: pd.DataFrame, name: str) -> Drawn:
-    caption = figures_of(table)[name][1]
+def _drawn(figures: Figures, name: str, caption: str) -> Drawn:
     title, id = name.replace("_", " "), f"figure-{name.replace('_', '-')}"
     try:
-        wide, narrow = (_image(run, table, name, width) for width in (DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES))
+        wide, narrow = (_image(figures, name, width) for width in (DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES))
     except NothingToDraw as reason:
         return Drawn(id, title, caption, "", reason=f"not drawn, {reason}")
-    return Drawn(id, title, caption, alternative(name, table), wide, narrow)
+    return Drawn(id, title, caption, alternative(name, figures.table), wide, narrow)
 
 
-def _image(run: Run, table: pd.DataFrame, name: str, width_inches: float) -> Image:
+def _image(figures: Figures, name: str, width_inches: float) -> Image:
     with figure_page():
-        figure = figures_of(table)[name][0](run, table, width_inches)
+        figure = figures.figure(name, width_inches)
         body = as_svg(figure).encode()
     uri = f"data:image/svg+xml;base64,{base64.b64encode(body).decode('ascii')}"
     width, height = (round(float(inches) * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
