@@ -31,7 +31,7 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.report.run import Run
-from dbbench.report.tables import metric_name
+from dbbench.report.tables import metric_name, trained
 
 _LEFT_INCHES, _RIGHT_INCHES = 0.52, 0.09
 _LABEL_POINTS = {SINGLE_COLUMN_INCHES: 84.0, DOUBLE_COLUMN_INCHES: 130.0}
@@ -48,6 +48,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
 
     With more variants than can be told apart those are named that no other beats on both axes; the others are dots.
     """
+    table = trained(table)
     points = table[(table["status"] == "ok") & table["peak_bytes"].notna() & table["metric_mean"].notna()]
     if points.empty:
         raise NothingToDraw("no finished cell has both a peak and a metric")
@@ -80,7 +81,8 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
         )
     _scale(axes, points)
     spread = "mean ± sd over seeds" if shown["metric_sd"].notna().any() else "one seed"
-    axes.set_ylabel(f"{metric_name(table)} ({spread})")
+    lower = (points["metric_direction"] == "lower").all()
+    axes.set_ylabel(f"{metric_name(table)} ({spread}{'; lower is better' if lower else ''})")
     light_grid(axes, "both")
     if len(shown) == len(points):
         unplaced = _label(figure, axes, shown, _LABEL_POINTS[width_inches])

@@ -10,9 +10,10 @@ import pandas as pd
 
 from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES, NothingToDraw, as_svg
 from dbbench.report.figure_style import page as figure_page
-from dbbench.report.figures import figures_of
+from dbbench.report.figures import COSTS, figures_of
 from dbbench.report.page.alternatives import alternative
 from dbbench.report.run import Run
+from dbbench.report.tables import trained
 
 #: Seven points, the size of a figure's text, are 13 pixels on the page.
 _PIXELS_PER_INCH = 134
@@ -68,7 +69,8 @@ def _drawn(run: Run, table: pd.DataFrame, name: str) -> Drawn:
         wide, narrow = (_image(run, table, name, width) for width in (DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES))
     except NothingToDraw as reason:
         return Drawn(id, title, caption, "", reason=f"not drawn, {reason}")
-    return Drawn(id, title, caption, alternative(name, table), wide, narrow)
+    described = trained(table) if name in COSTS else table
+    return Drawn(id, title, caption, alternative(name, described), wide, narrow)
 
 
 def _image(run: Run, table: pd.DataFrame, name: str, width_inches: float) -> Image:
