@@ -91,27 +91,29 @@ def _nearest(finished: pd.DataFrame, row: pd.Series) -> str:
 def _range(rows: pd.DataFrame, kind: str) -> tuple[str, bool]:
     """Return what the rows spent of ``kind`` in words, and whether that differs between them."""
     said, write = _SPENT[kind]
+    said, write = ("", text.flop_words) if kind == "flops" else (f"{said} ", write)
     values = rows[_COLUMNS.get(kind, kind)].dropna().astype(float)
     if values.empty or values.min() == values.max():
         return "", False
-    return f"{said} from {write(values.min())} to {write(values.max())}", True
+    return f"{said}from {write(values.min())} to {write(values.max())}", True
 
 
 def _grid(run: Run, rows: pd.DataFrame) -> Grid:
     metric = tables.metric_name(rows)
     directions = set(rows["metric_direction"].dropna())
     better = f", {'less' if directions == {'lower'} else 'more'} is better" if len(directions) == 1 else ""
-    header = ["variant", "own budget", f"{data(metric)}{better}", "difference to backprop"]
+    gaps = {row["variant"]: _gap(run, row, set(rows["variant"])) for _, row in rows.iterrows()}
+    compared = any(gap.value is not None for gap in gaps.values())
+    header = ["variant", "own budget", f"{data(metric)}{better}", *(["difference to backprop"] if compared else [])]
     header += [said for said, _ in _SPENT.values()]
-    present = set(rows["variant"])
+    several = (rows["metric_n"] > 1).any()
     grid = []
     for _, row in rows.iterrows():
         own = f"{row['budget'].replace('_', ' ')} {text.whole(row['budget_value'])}"
-        cells = [name(row["variant"]), words(own)]
-        cells += [
-            Cell(text.score_sd(row["metric_mean"], row["metric_sd"], row["metric_n"]), _known(row["metric_mean"]))
-        ]
-        cells += [_gap(run, row, present)]
+        mean = row["metric_mean"]
+        score = text.score_sd(mean, row["metric_sd"], row["metric_n"]) if several else text.score(mean)
+        cells = [name(row["variant"]), words(own), Cell(score, None if pd.isna(mean) else mean)]
+        cells += [gaps[row["variant"]]] if compared else []
         cells += [figure(write, row[_COLUMNS.get(kind, kind)]) for kind, (_, write) in _SPENT.items()]
         grid.append(cells)
     return Grid(header, grid, left=2)
@@ -120,16 +122,10 @@ def _grid(run: Run, rows: pd.DataFrame) -> Grid:
 def _gap(run: Run, row: pd.Series, present: set[str]) -> Cell:
     """Return the metric less that of the row's reference, with the test's p, where the reference is in the table."""
     found = gap_to_reference(run, row)
-    if found is None or found[0] not in present:
+    if found is None or found[0] not in present or found[0] == row["variant"]:
         return Cell(text.MISSING)
-    reference, gap, test = found
-    if reference == row["variant"]:
-        return Cell(text.MISSING)
+    _, gap, test = found
     if not gap and not test:
         return Cell("the same", gap)
     sign = "−" if gap < 0 else "+"
     return Cell(f"{sign}{text.score(abs(gap))}{f' ({text.p_value(test.p)})' if test else ''}", gap)
-
-
-def _known(value: Any) -> Any:
-    return None if pd.isna(value) else value

@@ -18,6 +18,7 @@ from dbbench.report.figure_style import (
     NothingToDraw,
     blank,
     drawable,
+    first_fitting,
     height_inches,
     legend_below,
     light_grid,
@@ -68,8 +69,10 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
         (left / width_inches, foot / height, (width_inches - left - right) / width_inches, tall / height)
     )
     _draw_lines(axes, curves, strokes)
-    lower = headline is not None and headline.direction == "lower"
-    axes.set_ylabel(f"validation {name}{' (lower is better)' if lower else ''}")
+    ways = [f"validation {name}"]
+    if headline is not None and headline.direction == "lower":
+        ways = [f"validation {name} (lower is better)", f"validation {name} ↓"]
+    axes.set_ylabel(first_fitting(figure, ways, 72 * tall))
     if not narrow:
         ends = [(names[label], mean[-1], strokes[label].color) for label, (_, mean, _) in curves.items()]
         _name_lines(figure, axes, ends)

@@ -95,23 +95,36 @@ def _shares(configuration: Configuration, way: str) -> list[Cell]:
     return cells
 
 
+def continuations(wrote: Sequence[Written], prompt: str) -> list[tuple[str, str, str]]:
+    """Return (label, way of decoding, text on one line) of what each wrote on from ``prompt``, '' where it did not."""
+    found = []
+    for one in wrote:
+        for way in _ways(one):
+            document = _document(one, prompt, way)
+            shown = "" if document is None else one_line(document.text, CHARACTERS)
+            found.append((one.configuration.label, _said(way), shown))
+    return found
+
+
 def _texts(wrote: Sequence[Written], prompt: str, with_shares: bool) -> Grid:
     """Return a row a variant and way of decoding, the last what the text itself has; shares are over all prompts."""
-    rows = []
+    shares = [_shares(one.configuration, way) for one in wrote for way in _ways(one)]
+    lines = continuations(wrote, prompt)
+    rows = [
+        [name(label), words(way), Cell(data(shown) if shown else text.MISSING), *(share if with_shares else ())]
+        for (label, way, shown), share in zip(lines, shares, strict=True)
+    ]
     for one in wrote:
-        for way in dict.fromkeys(d.made_by for d in one.samples.documents if d.made_by != HELD_OUT):
-            shares = _shares(one.configuration, way) if with_shares else []
-            rows.append([name(one.configuration.label), words(_said(way)), _text(one, prompt, way), *shares])
-    first = next((one for one in wrote if _document(one, prompt, HELD_OUT) is not None), None)
-    if first is not None:
-        shares = _shares(first.configuration, HELD_OUT) if with_shares else []
-        rows.append([Cell("the text itself"), Cell(""), _text(first, prompt, HELD_OUT), *shares])
+        document = _document(one, prompt, HELD_OUT)
+        if document is not None:
+            itself = _shares(one.configuration, HELD_OUT) if with_shares else []
+            rows.append([Cell("the text itself"), Cell(""), Cell(data(one_line(document.text, CHARACTERS))), *itself])
+            break
     return Grid(["variant", "decoded", "text", *(_HEADERS if with_shares else ())], rows, left=3)
 
 
-def _text(one: Written, prompt: str, way: str) -> Cell:
-    document = _document(one, prompt, way)
-    return Cell(data(one_line(document.text, CHARACTERS)) if document and document.text else text.MISSING)
+def _ways(one: Written) -> list[str]:
+    return [way for way in dict.fromkeys(d.made_by for d in one.samples.documents) if way != HELD_OUT]
 
 
 def _document(one: Written, prompt: str, way: str) -> Document | None:

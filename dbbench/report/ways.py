@@ -37,8 +37,8 @@ _MEANINGS = {
     _ENSEMBLE: f"{strong('Mean of the heads')}: the mean of the distributions of all heads.",
 }
 _DRAWS_MEAN = (
-    f"{strong('N draws')}: the mixture, that is the mean of the softmaxes at the end of the whole Euler chain over N "
-    "draws of its starting noise. A mean of distributions is a distribution, which sums to one, so its likelihood is "
+    f"{strong('N = 1, 4, …')}: the mixture, that is the mean of the softmaxes at the end of the whole Euler chain over "
+    "N draws of its starting noise. A mean of distributions is a distribution, which sums to one, so its likelihood is "
     "one by the same rule as any other's."
 )
 _BOUND = (
@@ -82,20 +82,21 @@ def columns_of(figures: Iterable[Figures]) -> list[str]:
 
 def side_by_side(run: Run) -> Section | None:
     """Return a table for each headline that has more to it than one number a variant; None where none has."""
-    blocks = [block for group in _by_headline(run) for block in _of_headline(group)]
+    blocks = [block for group in grouped_by_headline(run) for block in _of_headline(group)]
     return Section(TITLE, blocks) if blocks else None
 
 
 def shown(run: Run) -> set[tuple[str, str]]:
     """Return the (metric, way) of every column of `side_by_side`."""
     found: set[tuple[str, str]] = set()
-    for group in _by_headline(run):
+    for group in grouped_by_headline(run):
         columns, beside = _columns(group)
         found |= {(group[0].headline.name, way) for way in columns} | {(metric, _OWN) for metric in beside}
     return found
 
 
-def _by_headline(run: Run) -> list[list[Figures]]:
+def grouped_by_headline(run: Run) -> list[list[Figures]]:
+    """Return `figures_of_ways` by the split and name of the headline: one group in most runs."""
     groups: dict[tuple[str, str], list[Figures]] = {}
     for one in figures_of_ways(run):
         groups.setdefault((one.headline.split, one.headline.name), []).append(one)
@@ -118,26 +119,33 @@ def _of_headline(group: list[Figures]) -> list[Block]:
     lead = f"{strong(data(f'{headline.split} {headline.name}'))}, {data(headline.unit)}, {better} is better"
     seeds = max(len(one.configuration.finished) for one in group)
     lead += "; mean ± sd over n seeds." if seeds > 1 else "; one seed each, so without a deviation."
-    header = ["variant", "equal budget", "samples seen", *map(_header, columns), *(data(f"{m} (own)") for m in beside)]
+    header = [
+        "variant",
+        *map(header_of, columns),
+        *(data(f"{m} (own)") for m in beside),
+        "samples seen",
+        "equal budget",
+    ]
     meanings = [_OWN_MEANS, *(_MEANINGS[way] for way in columns if way in _MEANINGS)]
     meanings += [_DRAWS_MEAN] if any(_DRAWS.fullmatch(way) for way in columns) else []
-    blocks: list[Block] = [lead, Grid(header, [_row(one, columns, beside, seeds > 1) for one in group], left=2)]
+    blocks: list[Block] = [lead, Grid(header, [_row(one, columns, beside, seeds > 1) for one in group])]
     blocks += [Bullets(meanings)] if len(columns) > 1 else []
     return [*blocks, *([_BOUND] if "bound" in headline.unit else [])]
 
 
-def _header(way: str) -> str:
+def header_of(way: str) -> str:
+    """Return what the column of a way is called, a marked text."""
     draws = _DRAWS.fullmatch(way)
-    return f"N = {draws[1]} draw{'s' if draws[1] != '1' else ''}" if draws else _HEADERS.get(way, data(way))
+    return f"N = {draws[1]}" if draws else _HEADERS.get(way, data(way))
 
 
 def _row(one: Figures, columns: list[str], beside: list[str], with_sd: bool) -> list[Cell]:
     row = one.configuration.finished[0].row
     samples, _, _ = mean_sd(record.row.samples for record in one.configuration.finished)
     budget = f"{row.budget.replace('_', ' ')} {text.whole(row.budget_value)}"
-    cells = [name(one.configuration.label), words(budget), figure(text.whole, samples)]
+    cells = [name(one.configuration.label)]
     wanted = [*((one.headline.name, way) for way in columns), *((metric, _OWN) for metric in beside)]
     for key in wanted:
         mean, sd, n = mean_sd(one.values.get(key, ()))
         cells.append(Cell(text.score_sd(mean, sd, n) if with_sd else text.score(mean), mean))
-    return cells
+    return [*cells, figure(text.whole, samples), words(budget)]
