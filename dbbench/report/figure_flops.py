@@ -28,6 +28,7 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.palette import FLOP_FILLS
 from dbbench.report.run import Run
+from dbbench.report.tables import trained
 
 _ABOVE_ROW_INCHES, _BESIDE_ROW_INCHES = 0.34, 0.27
 _NAME_POINTS = 120.0
@@ -39,6 +40,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
 
     In one column a label stands above its two bars, so that its length takes nothing from their scale.
     """
+    table = trained(table)
     counted = table[(table["status"] == "ok") & table["flops_step"].notna()]
     if counted.empty:
         raise NothingToDraw("no cell with a FLOP count finished")

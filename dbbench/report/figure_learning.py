@@ -18,6 +18,7 @@ from dbbench.report.figure_style import (
     NothingToDraw,
     blank,
     drawable,
+    first_fitting,
     height_inches,
     legend_below,
     light_grid,
@@ -42,7 +43,8 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     In one column, where they would leave no room, they stand in a legend.
     """
     headlines = (final_metric(record) for c in run.configurations for record in c.finished)
-    name = next((metric.name for metric in headlines if metric is not None), None)
+    headline = next((metric for metric in headlines if metric is not None), None)
+    name = headline.name if headline is not None else None
     present = {id(c.folder): c.folder for c in run.configurations}
     curved = {key: folder.with_curves() for key, folder in present.items()}
     known = [c for c in run.configurations if any(r.row.config_hash in curved[id(c.folder)] for r in c.finished)]
@@ -67,7 +69,10 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
         (left / width_inches, foot / height, (width_inches - left - right) / width_inches, tall / height)
     )
     _draw_lines(axes, curves, strokes)
-    axes.set_ylabel(f"validation {name}")
+    ways = [f"validation {name}"]
+    if headline is not None and headline.direction == "lower":
+        ways = [f"validation {name} (lower is better)", f"validation {name} ↓"]
+    axes.set_ylabel(first_fitting(figure, ways, 72 * tall))
     if not narrow:
         ends = [(names[label], mean[-1], strokes[label].color) for label, (_, mean, _) in curves.items()]
         _name_lines(figure, axes, ends)

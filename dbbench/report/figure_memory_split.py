@@ -27,6 +27,7 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.palette import ROLE_FILLS, ROLE_NAMES
 from dbbench.report.run import Run
+from dbbench.report.tables import trained
 from dbbench.results.roles import ROLES
 
 _ABOVE_ROW_INCHES, _BESIDE_ROW_INCHES = 0.33, 0.27
@@ -39,6 +40,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
 
     In one column a label stands above its bar, so that its length takes nothing from the bars' scale.
     """
+    table = trained(table)
     finished = table[(table["status"] == "ok") & table["peak_bytes"].notna()]
     if finished.empty:
         raise NothingToDraw("no cell with a peak finished")

@@ -22,6 +22,7 @@ from dbbench.report.figure_style import (
     NothingToDraw,
     blank,
     drawable,
+    first_fitting,
     height_inches,
     legend_below,
     light_grid,
@@ -31,7 +32,7 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.palette import Stroke, variant_strokes
 from dbbench.report.run import Run
-from dbbench.report.tables import metric_name
+from dbbench.report.tables import metric_name, trained
 
 _LEFT_INCHES, _RIGHT_INCHES = 0.52, 0.09
 _LABEL_POINTS = {SINGLE_COLUMN_INCHES: 84.0, DOUBLE_COLUMN_INCHES: 130.0}
@@ -48,6 +49,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
 
     With more variants than can be told apart those are named that no other beats on both axes; the others are dots.
     """
+    table = trained(table)
     points = table[(table["status"] == "ok") & table["peak_bytes"].notna() & table["metric_mean"].notna()]
     if points.empty:
         raise NothingToDraw("no finished cell has both a peak and a metric")
@@ -80,7 +82,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
         )
     _scale(axes, points)
     spread = "mean ± sd over seeds" if shown["metric_sd"].notna().any() else "one seed"
-    axes.set_ylabel(f"{metric_name(table)} ({spread})")
+    axes.set_ylabel(_ordinate(figure, table, points, spread, 72 * (height + head)))
     light_grid(axes, "both")
     if len(shown) == len(points):
         unplaced = _label(figure, axes, shown, _LABEL_POINTS[width_inches])
@@ -92,6 +94,15 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
         axes.set_position(_place(width_inches, foot, height, head))
     say_left_out(figure, len(shown), len(points), "variants named: no other holds less and scores as well")
     return figure
+
+
+def _ordinate(figure: Figure, table: pd.DataFrame, points: pd.DataFrame, spread: str, limit_points: float) -> str:
+    """Return what the ordinate is called; where less is better it says so, in a sign where words do not fit."""
+    metric = metric_name(table)
+    if not (points["metric_direction"] == "lower").all():
+        return f"{metric} ({spread})"
+    ways = (f"{metric} ({spread}; lower is better)", f"{metric} (lower is better)", f"{metric} ↓")
+    return first_fitting(figure, ways, limit_points)
 
 
 def _place(width_inches: float, foot: float, height: float, head: float) -> tuple[float, float, float, float]:

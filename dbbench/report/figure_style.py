@@ -178,6 +178,11 @@ def wrapped(figure: Figure, words: str, limit_points: float, lines: int = 2) -> 
     return "\n".join([*rows, shortened(figure, rest, limit_points)])
 
 
+def first_fitting(figure: Figure, candidates: Sequence[str], limit_points: float) -> str:
+    """Return the first of ``candidates`` that is no wider than the limit as the page sets it, else the last."""
+    return next((words for words in candidates if width_points(figure, words) <= limit_points), candidates[-1])
+
+
 def swatch(fill: Fill, label: str) -> Patch:
     """A legend's patch for an area filled as ``fill``."""
     return Patch(facecolor=fill.color, hatch=fill.hatch, edgecolor="#333333", linewidth=0.4, label=label)

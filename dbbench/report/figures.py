@@ -22,6 +22,7 @@ from dbbench.report import (
 )
 from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, WIDTHS, NothingToDraw, page, save
 from dbbench.report.run import Run
+from dbbench.report.tables import trains_nothing
 
 
 class Drawing(Protocol):
@@ -57,6 +58,11 @@ FIGURES: dict[str, tuple[Drawing, str]] = {
     ),
 }
 
+#: Figures of what a network costs: without the rows of `dbbench.report.tables.trains_nothing`.
+COSTS = ("memory_split", "pareto", "flops")
+#: A caption names so many of them.
+_NAMED = 12
+
 CUDA_FIGURES: dict[str, tuple[Drawing, str]] = {
     "waterfall": (
         figure_waterfall.draw,
@@ -67,8 +73,17 @@ CUDA_FIGURES: dict[str, tuple[Drawing, str]] = {
 
 
 def figures_of(table: pd.DataFrame) -> dict[str, tuple[Drawing, str]]:
-    """Return the figures that a run's report has; on a run without a cell on CUDA those of CUDA are not missing."""
-    return FIGURES | (CUDA_FIGURES if (table["source"] == "cuda").any() else {})
+    """Return the figures that a run's report has; on a run without a cell on CUDA those of CUDA are not missing.
+
+    The captions of `COSTS` name the rows that those leave out.
+    """
+    found = FIGURES | (CUDA_FIGURES if (table["source"] == "cuda").any() else {})
+    absent = trains_nothing(table)
+    if absent:
+        rest = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+        note = f" Left out, for they train no parameters: {', '.join(absent[:_NAMED])}{rest}."
+        found |= {name: (found[name][0], found[name][1] + note) for name in COSTS}
+    return found
 
 
 class Figures:

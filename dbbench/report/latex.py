@@ -15,10 +15,15 @@ from typing import Any
 import pandas as pd
 
 from dbbench.report import text
+from dbbench.report.document import plain
 from dbbench.report.figure_style import evenly
+from dbbench.report.part_tables import PART_NAMES, part_bytes, parts_of, shown_parts
 from dbbench.report.run import Run
+from dbbench.report.sample_texts import CHARACTERS, continuations, one_line, prompts, written
 from dbbench.report.tables import ROLE_COLUMNS, metric_name, rest_bytes
 from dbbench.report.verdict import LEVEL, welch
+from dbbench.report.ways import columns_of, grouped_by_headline, header_of
+from dbbench.results.frames import mean_sd
 from dbbench.results.store import write_atomically
 
 _ROWS = 60  # what a page holds
@@ -35,6 +40,7 @@ _SPECIAL = {
     "…": r"\ldots{}", "→": r"$\to$", "←": r"$\leftarrow$", "≤": r"$\leq$", "≥": r"$\geq$", "≠": r"$\neq$",
     "≈": r"$\approx$", "√": r"$\surd$", "∞": r"$\infty$", "°": r"$^\circ$", "²": "$^2$", "³": "$^3$", "µ": r"$\mu$",
     "‘": "`", "’": "'", "“": "``", "”": "''", "«": r"$\ll$", "»": r"$\gg$", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}",
+    "↓": r"$\downarrow$", "↵": r"$\hookleftarrow$", "␣": r"\textvisiblespace\allowbreak{}",
     "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "\u00a0": "~",
 }  # fmt: skip
 _GREEK = {
@@ -71,15 +77,20 @@ def _character(c: str) -> str:
 
 
 def write_tables(folder: Path, run: Run, table: pd.DataFrame) -> None:
-    """Write ``tables/memory.tex``, ``cost.tex``, ``result.tex``, ``failed.tex`` and ``preview.tex`` below ``folder``.
+    """Write ``tables/memory.tex``, ``cost.tex``, ``result.tex`` and the others of a paper below ``folder``.
 
-    ``table`` is the run's comparison. A table without a row is not written, and an older one of that name is removed.
+    ``parts.tex`` has the peak by part of the network, ``ways.tex`` the ways of predicting, ``samples.tex`` texts,
+    ``failed.tex`` what did not finish, and ``preview.tex`` shows them all. ``table`` is the run's comparison. A table
+    without a row is not written, and an older one of that name is removed.
     """
     finished, failed = table[table["status"] == "ok"], table[table["status"] != "ok"]
     written = {
         "memory": ("Memory at the peak of a training step, MiB.", memory(run, finished)),
         "cost": ("What a training step costs.", cost(run, finished)),
         "result": ("What is learnt, and what it takes.", result(run, finished)),
+        "parts": ("The peak by part of the network, MiB.", parts(run, finished)),
+        "ways": ("Where the figure of merit comes from.", ways_of_predicting(run, finished)),
+        "samples": ("What is written on from one prompt.", samples(run)),
         "failed": ("Cells that did not finish.", failures(failed)),
     }
     for name, (_, body) in written.items():
@@ -146,6 +157,69 @@ def result(run: Run, finished: pd.DataFrame) -> str:
 
     note = rf"Mean $\pm$ one sample standard deviation over $n$ seeds. {why} " + _bold_note(run, "peak", smallest)
     return _tabular(finished, header, cells, note)
+
+
+def parts(run: Run, finished: pd.DataFrame) -> str:
+    """Return the peak by part of the network, '' where no peak has its layers apart."""
+    found = {label: of for label in finished["variant"] if (of := parts_of(run.configuration(label))[0]) is not None}
+    if not any(of["layers"] for of in found.values()):
+        return ""
+    shown = shown_parts(found.values())
+    header = ["variant", "blocks", "peak", *(PART_NAMES[part] for part in shown)]
+
+    def cells(row: Any) -> list[str]:
+        split = [_mib(part_bytes(found[row["variant"]], part)) for part in shown]
+        return [escaped(text.whole(row["blocks"])), _mib(row["peak_bytes"]), *split]
+
+    note = (
+        "Live tensor bytes at the peak, in MiB; exact. Blocks divide the layers alone: embedding, head and logits are "
+        "there whole for any number of blocks."
+    )
+    return _tabular(finished[finished["variant"].isin(list(found))], header, cells, note)
+
+
+def ways_of_predicting(run: Run, finished: pd.DataFrame) -> str:
+    """Return the headline by way of predicting; '' where it is one number a variant, or they have different ones."""
+    groups = grouped_by_headline(run)
+    ways = columns_of(groups[0]) if len(groups) == 1 else []
+    if len(ways) < 2:
+        return ""
+    by_label = {one.configuration.label: one for one in groups[0]}
+    headline = groups[0][0].headline
+
+    def cells(row: Any) -> list[str]:
+        found = by_label[row["variant"]].values
+        scores = [mean_sd(found.get((headline.name, way), ())) for way in ways]
+        return [_score(*score) for score in scores]
+
+    better = "less" if headline.direction == "lower" else "more"
+    note = escaped(f"{headline.split} {headline.name}, {headline.unit}; {better} is better.")
+    if any(way.startswith("draws") for way in ways):
+        note += " $N$ draws: the mean of the distributions at the ends of the chain over $N$ draws of noise."
+    rows = finished[finished["variant"].isin(list(by_label))]
+    return _tabular(rows, ["variant", *(escaped(plain(header_of(way))) for way in ways)], cells, note)
+
+
+def samples(run: Run) -> str:
+    """Return what each variant writes on from the first prompt that they share, '' where none wrote anything."""
+    wrote = written(run)
+    if not wrote:
+        return ""
+    prompt = prompts(wrote)[0]
+    lines = continuations(wrote, prompt)
+    rows = pd.DataFrame(lines, columns=["variant", "decoded", "text"])
+
+    def cells(row: Any) -> list[str]:
+        return [escaped(row["decoded"]), escaped(row["text"])]
+
+    note = f"From the prompt {escaped(one_line(prompt, CHARACTERS, keep_end=True))}"
+    return _tabular(rows, ["variant", "decoded", "text"], cells, note, r"lp{0.6\linewidth}")
+
+
+def _score(mean: float | None, sd: float | None, n: int) -> str:
+    if mean is None:
+        return _MISSING
+    return escaped(text.score(mean)) + ("" if sd is None else rf" $\pm$ {text.score(sd)}")
 
 
 def failures(failed: pd.DataFrame) -> str:

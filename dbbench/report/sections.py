@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from dbbench.report import tables, text
+from dbbench.report import budgets, part_tables, sample_texts, tables, text, ways
 from dbbench.report.definitions import DEFINITIONS
 from dbbench.report.document import Bullets, Cell, Grid, Section, code, codes, data, figure, name, strong, words
 from dbbench.report.run import Run
@@ -35,10 +35,14 @@ def of_report(run: Run, table: pd.DataFrame, whole: Run | None = None) -> tuple[
     whole = whole or run
     finished = table["status"] == "ok"
     above = [problems(run)] if run.problems else []
-    above += [results(table), memory(table)] if finished.any() else []
+    if finished.any():
+        more = (ways.side_by_side(run), memory(table), part_tables.by_part(run))
+        above += [results(run, table), *(section for section in more if section is not None)]
     above += [] if finished.all() else [failed(table)]
-    above.append(budget(table))
-    below = [set_up(run, table), other_metrics(run), other_costs(table)]
+    above.append(budgets.budget(run, table))
+    below = [section] if (section := sample_texts.samples(run)) is not None else []
+    below += [set_up(run, table), other_metrics(run), other_costs(table)]
+    below += [section] if (section := part_tables.by_part_and_role(run)) is not None else []
     below += [holders(run), definitions(), provenance(whole), not_measured(whole)]
     return above, below
 
@@ -70,26 +74,38 @@ def problems(run: Run) -> Section:
     return Section("Problems with this folder", ["Left out of everything below:", Bullets(lines)])
 
 
-def results(table: pd.DataFrame) -> Section:
-    return Section("Result and cost", [tables.cost(table)])
+def results(run: Run, table: pd.DataFrame) -> Section:
+    return Section("Result and cost", [tables.cost(table), *without_ratio(run, table)])
 
 
 def memory(table: pd.DataFrame) -> Section:
-    return Section("Memory at the peak of a training step, MiB", tables.memory(table))
+    return Section("Memory at the peak of a training step, MiB", [*tables.memory(table), *untrained(table)])
+
+
+def without_ratio(run: Run, table: pd.DataFrame) -> list[str]:
+    """Say why the finished rows that have no ratio to backprop have none."""
+    lone: dict[str, list[str]] = defaultdict(list)
+    for _, row in table[(table["status"] == "ok") & table["peak_bytes"].notna()].iterrows():
+        if run.reference(run.configuration(row["variant"])) is None:
+            work = f"{row['network']} {row['network_size']}, {row['depth']} layers, batches of {row['batch_size']}"
+            lone[f"{work}, {row['precision']}"].append(row["variant"])
+    return [f"No ratio for {codes(who)}: no backprop does the same work ({data(work)})." for work, who in lone.items()]
+
+
+def untrained(table: pd.DataFrame) -> list[str]:
+    """Say what a row that trains nothing lacks; nothing where there is none."""
+    who = tables.trains_nothing(table)
+    if not who:
+        return []
+    return [
+        f"{codes(who)}: no parameter is trained, so that there are no gradients, no optimizer state, no activations, "
+        "no layer updates, and no matrix product to count FLOPs of. The peak is of counting a batch, which has a size "
+        "of its own; figures of what a network costs leave these rows out."
+    ]
 
 
 def failed(table: pd.DataFrame) -> Section:
     return Section("Cells that did not finish", [tables.failed(table)])
-
-
-def budget(table: pd.DataFrame) -> Section:
-    """What was made equal, by name, and what that leaves unequal."""
-    finished = table[table["status"] == "ok"]
-    kinds = sorted({f"{row['budget'].replace('_', ' ')}" for _, row in finished.iterrows()})
-    lead = f"Made equal: {strong(data(', '.join(kinds)))}. The other figures are what that leaves unequal."
-    if len(kinds) > 1:
-        lead += " Variants under different budgets are not comparable at equal cost; the first column tells them apart."
-    return Section("Budget", [lead, tables.budget(table)])
 
 
 def set_up(run: Run, table: pd.DataFrame) -> Section:
@@ -132,13 +148,17 @@ def other_costs(table: pd.DataFrame) -> Section:
 
 
 def other_metrics(run: Run) -> Section:
-    """What was measured on the split of the headline besides it: other metrics, and other ways of predicting."""
-    rows = []
+    """What was measured on the split of the headline and stands in no table above: metrics, ways of predicting."""
+    rows, shown = [], ways.shown(run)
+    if sample_texts.written(run):
+        shown |= {(metric, way) for metric in sample_texts.METRICS for way in sample_texts.WAYS}
     for configuration in run.configurations:
         found: dict[tuple[str, str, str], list[float]] = {}
         for record in configuration.finished:
             headline = final_metric(record)
             for metric in record.metrics:
+                if (metric.name, metric.variant) in shown:
+                    continue
                 if headline is not None and metric is not headline and metric.split == headline.split:
                     key = (metric.variant or "the method's own", f"{metric.split} {metric.name}", metric.unit)
                     found.setdefault(key, []).append(metric.value)

@@ -102,7 +102,7 @@ def _figures(table: pd.DataFrame, undrawn: dict[str, str]) -> list[str]:
             found.append(f"*{title}*: not drawn, {text.escaped(undrawn[name])}.")
         else:
             files = f"[PDF](figures/{name}.pdf), [in one column](figures/{name}_one_column.pdf)"
-            found.append(f"![{title}](figures/{name}.png)\n\n{caption} ({files})")
+            found.append(f"![{title}](figures/{name}.png)\n\n{text.escaped(caption)} ({files})")
     return found
 
 

@@ -148,6 +148,16 @@ def named_metric(row: Any) -> str:
     return str(row["metric"]) if pd.isna(row["metric_split"]) else f"{row['metric_split']} {row['metric']}"
 
 
+def trains_nothing(table: pd.DataFrame) -> list[str]:
+    """Return the labels of the finished rows without a parameter: what counts, and is no network, costs otherwise."""
+    return list(table.loc[(table["status"] == "ok") & (table["parameters_count"] == 0).fillna(False), "variant"])
+
+
+def trained(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose cost compares with a network's: all but those of `trains_nothing`."""
+    return table[~table["variant"].isin(trains_nothing(table))]
+
+
 def rest_bytes(row: Any) -> Any:
     """Bytes at the peak of the roles without a column of their own in the terminal."""
     if pd.isna(row["peak_bytes"]) or any(pd.isna(row[name]) for name in ROLE_COLUMNS[:4]):

@@ -187,6 +187,15 @@ def _outcome(run: Run, row: pd.Series) -> str | None:
     return "better" if (gain > 0) == (row["metric_direction"] != "lower") else "worse"
 
 
+def gap_to_reference(run: Run, row: pd.Series) -> tuple[str, float, Welch | None] | None:
+    """Return (label of the row's reference, mean metric less the reference's, test of that), None without a pair."""
+    label = _base_label(run, row)
+    mine, theirs = _values(run, row["variant"]), _values(run, label) if label else []
+    if not mine or not theirs:
+        return None
+    return label, float(np.mean(mine)) - float(np.mean(theirs)), welch(mine, theirs)
+
+
 def _difference(run: Run, row: pd.Series) -> str:
     """Say how far the metric is from backprop's, and whether that is more than the noise over seeds."""
     label = _base_label(run, row)

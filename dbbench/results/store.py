@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 from dbbench.errors import BadInput
 from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
+from dbbench.results.parts import EVERYTHING_ELSE, PARTS, part_of_each
 from dbbench.results.record import Held, Record, Samples, Timing
 from dbbench.results.roles import ROLES
 from dbbench.results.sound import record_problem, roles_against_peak, timing_problem, version_problem
@@ -34,7 +35,9 @@ from dbbench.results.sound import record_problem, roles_against_peak, timing_pro
 RECORD_LIMIT_BYTES = 20 * 1024
 #: Roles whose holders a report lists one by one.
 ITEMISED = ("retained", "other")
-EVERYTHING_ELSE = "(everything else)"
+#: What a record says when its smaller holders were summed; the second is of before they were told apart by part.
+SUMMED_BY_PART = "the smaller holders are summed by role and part of the network, to keep the record below 20 KiB"
+SUMMED_BY_ROLE = "the smaller holders are summed by role, to keep the record below 20 KiB"
 CUT_MARK = " … [cut to keep the record below 20 KiB]"
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
@@ -272,7 +275,10 @@ def _fitted(record: Record) -> tuple[Record, bytes]:
     body = to_json(record)
     if len(body) <= RECORD_LIMIT_BYTES:
         return record, body
-    record = _most(len(record.held_at_peak), lambda keep: _with_largest_holders(record, keep))
+    every = record
+    record = _most(len(every.held_at_peak), lambda keep: _with_largest_holders(every, keep, by_part=True))
+    if len(to_json(record)) > RECORD_LIMIT_BYTES:
+        record = _most(len(every.held_at_peak), lambda keep: _with_largest_holders(every, keep, by_part=False))
     if len(to_json(record)) > RECORD_LIMIT_BYTES and record.row.error:
         whole = record
         record = _most(len(whole.row.error or ""), lambda keep: _with_shorter_error(whole, keep))
@@ -296,8 +302,8 @@ def _with_shorter_error(record: Record, keep: int) -> Record:
     return record.model_copy(update={"row": record.row.model_copy(update={"error": error[:keep] + CUT_MARK})})
 
 
-def _with_largest_holders(record: Record, keep: int) -> Record:
-    """Copy ``record`` with its ``keep`` first holders and a line per role for the rest; bytes sum as before.
+def _with_largest_holders(record: Record, keep: int, by_part: bool) -> Record:
+    """Copy ``record`` with its ``keep`` first holders and a line per role, and part, for the rest; bytes sum as before.
 
     First come those of the roles that a report itemises, then the largest.
     """
@@ -307,14 +313,17 @@ def _with_largest_holders(record: Record, keep: int) -> Record:
     )
     if keep >= len(lines):
         return copy
-    rest = lines[keep:]
+    parts = part_of_each(lines, record.row.peak_phase) if by_part else ["rest"] * len(lines)
+    rest: dict[tuple[str, str], list[Held]] = {}
+    for line, part in zip(lines[keep:], parts[keep:], strict=True):
+        rest.setdefault((line.role, part), []).append(line)
     folded = []
-    for role in sorted({line.role for line in rest}, key=_role_rank):
-        same = [line for line in rest if line.role == role]
+    for (role, part), same in sorted(rest.items(), key=lambda item: (_role_rank(item[0][0]), PARTS.index(item[0][1]))):
         size, storages = sum(line.bytes for line in same), sum(line.storages for line in same)
-        folded.append(Held(role=role, module=EVERYTHING_ELSE, op="", bytes=size, storages=storages))
+        module = EVERYTHING_ELSE if part == "rest" else f"{part}.{EVERYTHING_ELSE}"
+        folded.append(Held(role=role, module=module, op="", bytes=size, storages=storages))
     copy.held_at_peak = lines[:keep] + folded
-    copy.unavailable["held_at_peak"] = "the smaller holders are summed by role, to keep the record below 20 KiB"
+    copy.unavailable["held_at_peak"] = SUMMED_BY_PART if by_part else SUMMED_BY_ROLE
     return copy
 
 

@@ -48,9 +48,9 @@ class MaskedText(UnderMasks, Text):
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("bits_per_character", "bits", "lower"),
+        Metric("bits_per_character", "bits, an upper bound", "lower"),
         Metric("standard_error", "bits", "lower"),
-        Metric("perplexity", "per token", "lower"),
+        Metric("perplexity", "per token, an upper bound", "lower"),
     )
 
     def __init__(self, options: networks.BaseOptions, streams: Streams, batch_size: int, where: str = "task") -> None:

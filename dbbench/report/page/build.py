@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from dbbench.report import sections, tables, text
+from dbbench.report import part_tables, sample_texts, sections, tables, text, ways
 from dbbench.report.document import Bullets
 from dbbench.report.figure_style import evenly
 from dbbench.report.figures import Figures
@@ -42,6 +42,10 @@ _CAPTIONS = {
     "Memory at the peak of a training step, MiB": "Live tensor bytes at the peak by role; the roles sum to the peak.",
     "Cells that did not finish": "A row for each cell that did not finish, with its error and its log.",
     "Budget": "What was made equal for each variant, and what that left unequal.",
+    ways.TITLE: "By way of predicting, and the other figures of the method's own; a dash: there is no such way.",
+    part_tables.TITLE: "The bytes at the peak by part of the network; the parts sum to the peak.",
+    part_tables.DETAIL_TITLE: "Exact bytes of each part at the peak; those of a variant sum to its peak.",
+    sample_texts.TITLE: "What each variant writes on from the prompt.",
     "Set-up of each variant": "Method, residency, optimizer and shared parts of each variant.",
     "Other metrics, and other ways of predicting": "On the same split as the headline.",
     "Inference, device and energy": "Of one prediction, by the device's own account, and of the whole training.",

@@ -8,8 +8,9 @@ from itertools import accumulate
 
 from dbbench.report.figure_style import DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES, NothingToDraw, as_svg
 from dbbench.report.figure_style import page as figure_page
-from dbbench.report.figures import Figures
+from dbbench.report.figures import COSTS, Figures
 from dbbench.report.page.alternatives import alternative
+from dbbench.report.tables import trained
 
 #: Seven points, the size of a figure's text, are 13 pixels on the page.
 _PIXELS_PER_INCH = 134
@@ -64,7 +65,8 @@ def _drawn(figures: Figures, name: str, caption: str) -> Drawn:
         wide, narrow = (_image(figures, name, width) for width in (DOUBLE_COLUMN_INCHES, SINGLE_COLUMN_INCHES))
     except NothingToDraw as reason:
         return Drawn(id, title, caption, "", reason=f"not drawn, {reason}")
-    return Drawn(id, title, caption, alternative(name, figures.table), wide, narrow)
+    described = trained(figures.table) if name in COSTS else figures.table
+    return Drawn(id, title, caption, alternative(name, described), wide, narrow)
 
 
 def _image(figures: Figures, name: str, width_inches: float) -> Image:
