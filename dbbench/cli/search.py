@@ -62,10 +62,10 @@ def fit(
     processes: Processes = None,
     markdown: AsMarkdown = False,
 ) -> None:
-    """Find the largest batch, depth or length with which each variant fits in a memory.
+    """Find the largest batch, depth or length with which the training of each variant fits in a memory.
 
-    Nothing is trained and no GPU is needed: steps run on fake tensors, and their allocations through a simulation of
-    torch's caching allocator.
+    Beside it stands whether a prediction on as large a batch fits too. Nothing is trained and no GPU is needed: steps
+    run on fake tensors, and their allocations through a simulation of torch's caching allocator.
     """
     from dbbench.estimate.fit import find_largest
     from dbbench.report import fit_table

@@ -144,16 +144,20 @@ def _estimate(
         environment=environment(resolved),
     )
     updated = gradient_bytes_by_block(measured.trace)
+    training_ends = max(window.end for window in measured.trace.windows if window.kind == "step")
     return Estimate(
         record=record,
-        allocators=[_figures(one, peaks(one)) for one in settings],
+        allocators=[_figures(one, peaks(one), training_ends) for one in settings],
         layers_own_peaks=own_peaks_within(measured.trace, lambda path: bool(_IN_LAYERS.search(path))),
         updated_bytes_per_step=int(_mean(updated, steps)),
         masked_flops_per_step=math.ceil(_mean(measured.masked_flops_by_block, steps)),
     )
 
 
-def _figures(settings: AllocatorSettings, peaks: AllocatorPeaks) -> AllocatorFigures:
+def _figures(settings: AllocatorSettings, peaks: AllocatorPeaks, training_ends: int) -> AllocatorFigures:
+    """Return the figures; what runs out from event ``training_ends`` on is the prediction, which comes last."""
+    at = peaks.out_of_memory_at
+    trains = at is None or at >= training_ends
     return AllocatorFigures(
         settings=settings.text(),
         capacity_bytes=settings.capacity_bytes,
@@ -161,7 +165,8 @@ def _figures(settings: AllocatorSettings, peaks: AllocatorPeaks) -> AllocatorFig
         allocated_bytes=peaks.allocated_bytes,
         reserved_bytes=peaks.reserved_bytes,
         retries=peaks.retries,
-        out_of_memory=peaks.out_of_memory_at is not None,
+        out_of_memory=not trains,
+        prediction_fits=at is None if trains else None,
     )
 
 

@@ -35,6 +35,7 @@ class _Variant:
         """Note a probe: its first figures are of an allocator without end, the others of each memory."""
         endless, *within = estimate.allocators
         fits = [not figures.out_of_memory for figures in within]
+        predicts = [bool(figures.prediction_fits) for figures in within]
         peak = estimate.record.row.peak_bytes
         assert peak is not None
         self.search.take(Probe(value, endless.reserved_bytes, peak, tuple(fits)))
@@ -44,6 +45,7 @@ class _Variant:
             allocated_bytes=endless.allocated_bytes,
             reserved_bytes=endless.reserved_bytes,
             fits=fits,
+            prediction_fits=predicts,
         )
         self.estimate = estimate
 
@@ -84,7 +86,8 @@ def find_largest(
     """Search the largest value on ``axis`` with which each variant of ``cells`` fits in each of the memories.
 
     It fits where the simulated allocator, with the settings ``allocator`` (as PYTORCH_ALLOC_CONF has them) and no more
-    than the memory less ``headroom_bytes``, never runs out. A probe answers for all memories, and the probes that all
+    than the memory less ``headroom_bytes``, never runs out in training; each probe says beside it whether a prediction
+    on as large a batch fits too. A probe answers for all memories, and the probes that all
     variants want at a time are estimated together. A variant that cannot be estimated goes to ``failed`` with the
     reason. Raises BadInput, opened by ``where`` (the suite's file), where a variant has no such dial.
     """
@@ -102,6 +105,7 @@ def find_largest(
     failed = _search_all(variants, axis, settings, where, processes, progress)
     return Fit(
         axis=axis,
+        prediction="beside",
         highest=highest or HIGHEST[axis],
         memories_bytes=list(memories_bytes),
         headroom_bytes=headroom_bytes,

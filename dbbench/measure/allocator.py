@@ -320,9 +320,9 @@ class AllocatorPeaks:
     """What a trace would have taken on the device; bytes.
 
     The peaks are over the trace's windows of kind ``step``, what there is as one opens counted; ``segments`` likewise
-    is the most that were held (an expandable one is one). ``retries`` are the times that the whole cache was given
-    back to go on. Where a request did not fit, ``out_of_memory_at`` is its event, ``failed_bytes`` what it asked for,
-    and the peaks are those until then.
+    is the most that were held (an expandable one is one), and ``retries`` are the times that the whole cache was
+    given back up to the end of the last one. Where a request did not fit, ``out_of_memory_at`` is its event,
+    ``failed_bytes`` what it asked for, and the peaks are those until then.
     """
 
     requested_bytes: int
@@ -380,7 +380,7 @@ def replay(trace: Trace, settings: AllocatorSettings = AllocatorSettings()) -> A
         "reserved_bytes": allocator.reserved,
         "segments": allocator.segments,
     }
-    peaks, walk, failed = dict.fromkeys(levels, 0), _Replay(trace, allocator), None
+    peaks, retries, walk, failed = dict.fromkeys(levels, 0), 0, _Replay(trace, allocator), None
     try:
         walk.begin()
         for window in trace.windows:
@@ -392,7 +392,8 @@ def replay(trace: Trace, settings: AllocatorSettings = AllocatorSettings()) -> A
             finally:
                 if window.kind == "step":
                     peaks = {name: max(peak, levels[name].peak) for name, peak in peaks.items()}
+                    retries = allocator.retries
     except OutOfMemory as error:
         failed = error.nbytes
     at = None if failed is None else walk.position
-    return AllocatorPeaks(**peaks, retries=allocator.retries, out_of_memory_at=at, failed_bytes=failed)
+    return AllocatorPeaks(**peaks, retries=retries, out_of_memory_at=at, failed_bytes=failed)

@@ -140,10 +140,11 @@ class EstimateTable:
             )
         if budget:
             notes.append(
-                "fits, in training and in a prediction on such a batch: the simulated allocator never runs out of "
+                "fits: in training the simulated allocator never runs out of "
                 f"{budget.memory_bytes / GIB:.2f} GiB less "
                 f"{budget.headroom_bytes / MIB:,.0f} MiB for context and libraries, which is an allowance and not a "
-                "measurement (--headroom). cache: only by giving back its free segments to the device, so many times."
+                "measurement (--headroom). cache: only by giving back its free segments to the device, so many times. "
+                "prediction no: training fits, and a prediction on such a batch does not."
             )
             notes += [f"{budget.device_model}: {source}" for source in budget.sources]
         return notes
@@ -157,7 +158,8 @@ def _bound(bound: Bound | None) -> list[str]:
 
 
 def _fits(line: EstimateLine, within: AllocatorFigures) -> str:
-    return f"cache {within.retries}×" if line.fits == "by giving back the cache" else str(line.fits)
+    training = f"cache {within.retries}×" if line.fits == "by giving back the cache" else str(line.fits)
+    return training + (", prediction no" if within.prediction_fits is False else "")
 
 
 def write_estimates(path: Path, table: EstimateTable, info: dict[str, Any]) -> None:

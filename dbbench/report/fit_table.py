@@ -14,6 +14,8 @@ from dbbench.results.store import to_json, write_atomically
 GIB = 2**30
 AXIS_UNITS = {"batch": "samples a step", "depth": "layers", "sequence": "tokens a sequence"}
 NOTHING = "does not fit"
+#: By what `Fit.predicts` says.
+_PREDICTION = {True: "fits too", False: NOTHING, None: text.MISSING}
 
 
 def memory_name(size_bytes: int) -> str:
@@ -70,7 +72,9 @@ def overview(fit: Fit, memory: int) -> tuple[list[str], list[list[str]]]:
 def edges(fit: Fit) -> tuple[list[str], list[list[str]]]:
     """Return a header and a row for each variant and memory: what both sides of its edge take, in GiB."""
     header = ["network", "variant", "memory", f"largest {fit.axis}", "of backprop's", "peak there", "reserved there"]
-    header += ["peak at the next", "reserved at the next", "not monotone", "values probed"]
+    header += ["peak at the next", "reserved at the next"]
+    header += ["prediction there"] if fit.prediction == "beside" else []
+    header += ["not monotone", "values probed"]
     rows = []
     for line in fit.lines:
         for memory, edge in enumerate(line.edges):
@@ -78,7 +82,9 @@ def edges(fit: Fit) -> tuple[list[str], list[list[str]]]:
             sizes = [_gib(getattr(side, figure, None)) for side in sides for figure in ("peak_bytes", "reserved_bytes")]
             gaps = f"{', '.join(map(str, edge.gaps))} do not fit" if edge.gaps else ""
             row = [preset_name(line), line.variant, memory_name(fit.memories_bytes[memory]), _largest(edge)]
-            rows.append([*row, text.times(fit.ratio(line, memory)), *sizes, gaps, str(len(line.probes))])
+            row += [text.times(fit.ratio(line, memory)), *sizes]
+            row += [_PREDICTION[fit.predicts(line, memory)]] if fit.prediction == "beside" else []
+            rows.append([*row, gaps, str(len(line.probes))])
     return header, rows
 
 
@@ -113,10 +119,9 @@ def method_of_search(fit: Fit) -> str:
     return " ".join(
         [
             f"The largest {fit.axis} ({AXIS_UNITS[fit.axis]}, at most {fit.highest:,}) with which training "
-            f"steps, and then a prediction on a batch as large, fit in {memories}, on fake tensors: torch's caching "
+            f"steps{_and_prediction(fit)} fit in {memories}, on fake tensors: torch's caching "
             f"allocator with {settings}, simulated with the memory less {memory_name(fit.headroom_bytes)} for the "
-            "context and libraries, never runs out. Where a prediction keeps several distributions over a vocabulary "
-            "(greedy's heads, DiffusionBlocks' chain) it may be what decides.",
+            f"context and libraries, never runs out. {_of_predictions(fit)}",
             "Peaks are of live tensors; reserved is what the allocator takes where it has no end, so it may be above "
             "the memory where giving the cache back still lets a step fit.",
             "Of every edge both sides were estimated: the value fits, the next does not. So were up to three values "
@@ -126,6 +131,24 @@ def method_of_search(fit: Fit) -> str:
             _monotone(fit),
         ]
     )
+
+
+def _and_prediction(fit: Fit) -> str:
+    return "" if fit.prediction == "beside" else ", and then a prediction on a batch as large,"
+
+
+def _of_predictions(fit: Fit) -> str:
+    """Say what a prediction on as large a batch has to do with the edges."""
+    why = "keeps several distributions over a vocabulary (greedy's heads, DiffusionBlocks' chain)"
+    if fit.prediction == "decides":
+        return f"Where a prediction {why} it may be what decides."
+    edges = [(line, memory) for line in fit.lines for memory in range(len(line.edges))]
+    short = [(line, memory) for line, memory in edges if fit.predicts(line, memory) is False]
+    opening = "A prediction on a batch as large decides nothing:"
+    if not short:
+        return f"{opening} it fits too at every edge."
+    told = (f"{text.code(line.variant)} in {memory_name(fit.memories_bytes[memory])}" for line, memory in short)
+    return f"{opening} it fits too at every edge but those of {', '.join(told)}; one that {why} needs a smaller batch."
 
 
 def _monotone(fit: Fit) -> str:

@@ -13,8 +13,9 @@ class AllocatorFigures(BaseModel):
     """The caching allocator's peaks over the traced steps, simulated under ``settings`` (PYTORCH_ALLOC_CONF's syntax).
 
     ``capacity_bytes`` is the memory that it may reserve, None where it has no end. ``retries`` counts how often it had
-    to give its cache back to go on; where even that did not help it is ``out_of_memory``, and the peaks are those
-    until then.
+    to give its cache back to go on; where even that did not help training is ``out_of_memory``, and the peaks are those
+    until then. ``prediction_fits`` says whether a prediction on as large a batch, after the training, has room as well;
+    None where training has none.
     """
 
     settings: str
@@ -24,6 +25,7 @@ class AllocatorFigures(BaseModel):
     reserved_bytes: int
     retries: int
     out_of_memory: bool
+    prediction_fits: bool | None = None
 
 
 class Estimate(BaseModel):

@@ -19,7 +19,8 @@ class FitProbe(BaseModel):
     """One value that was estimated: the tensors' peak, and what the allocator takes where it is given no end.
 
     ``fits`` has an entry for each memory; there the allocator is replayed under that memory, and may give its cache
-    back before it fails.
+    back before it fails. ``prediction_fits`` says for each memory whether a prediction on as large a batch fits after
+    training that does; None where ``fits`` is the answer for both (`Fit.prediction`).
     """
 
     value: int
@@ -27,6 +28,7 @@ class FitProbe(BaseModel):
     allocated_bytes: int
     reserved_bytes: int
     fits: list[bool]
+    prediction_fits: list[bool] | None = None
 
 
 class FitEdge(BaseModel):
@@ -66,14 +68,16 @@ class FitLine(BaseModel):
 class Fit(BaseModel):
     """A whole search. Of each device's memory ``headroom_bytes`` are left to its context and libraries.
 
-    ``failed`` has the variants that could not be estimated, with the reason. Building one raises ValidationError unless
-    every edge stands on probes: ``largest`` fits and ``following`` does not.
+    What fits is training, and a prediction stands ``beside`` it; in files of an earlier dbbench, which do not say,
+    it ``decides`` with training. ``failed`` has the variants that could not be estimated, with the reason. Building
+    one raises ValidationError unless every edge stands on probes: ``largest`` fits and ``following`` does not.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     fit_version: int = FIT_VERSION
     axis: SearchAxis
+    prediction: Literal["beside", "decides"] = "decides"
     highest: int
     memories_bytes: list[int]
     headroom_bytes: int
@@ -113,13 +117,24 @@ class Fit(BaseModel):
                     "gaps": " ".join(map(str, edge.gaps)),
                     "probes": len(line.probes),
                 }
+                if self.prediction == "beside":
+                    row["prediction_fits_there"] = self.predicts(line, memory)
                 for name, probe in (("largest", line.probe(edge.largest)), ("following", line.probe(edge.following))):
                     for figure in ("peak_bytes", "allocated_bytes", "reserved_bytes"):
                         row[f"{name}_{figure}"] = getattr(probe, figure, None)
                 rows.append(row)
         frame = pd.DataFrame(rows)
         counts = [c for c in rows[0] if c.startswith(("largest_", "following_"))]
-        return frame.astype(dict.fromkeys(counts, "Int64") | {"ratio_to_backprop": "Float64"})
+        kinds: dict[str, Any] = dict.fromkeys(counts, "Int64") | {"ratio_to_backprop": "Float64"}
+        return frame.astype(kinds | ({"prediction_fits_there": "boolean"} if self.prediction == "beside" else {}))
+
+    def predicts(self, line: FitLine, memory: int) -> bool | None:
+        """Return whether a prediction fits as well at the variant's largest value; None where there is no such value.
+
+        ``memory`` is the number of the memory. None also where a prediction `decides`.
+        """
+        probe = line.probe(line.edges[memory].largest)
+        return None if probe is None or probe.prediction_fits is None else probe.prediction_fits[memory]
 
     def ratio(self, line: FitLine, memory: int) -> float | None:
         """Return the variant's largest value over backprop's on the same network, None where either has none.

@@ -24,7 +24,10 @@ NETWORK = NetworkChoice(name="vit", size="micro", depth=4, patch=4)
 
 
 class MadeUp(InProcess):
-    """Answers at once: 100 + 3 a sample for backprop and 1 for others, in MiB; a cell called ``broken`` fails."""
+    """Answers at once: 100 + 3 a sample for backprop and 1 for others, in MiB; a cell called ``broken`` fails.
+
+    A prediction takes 2 a sample, whatever the method.
+    """
 
     orders: ClassVar[list[int]] = []
 
@@ -41,6 +44,7 @@ class MadeUp(InProcess):
                     reserved_bytes=need,
                     allocated_bytes=need - MIB // 2,
                     out_of_memory=one.capacity_bytes is not None and need > one.capacity_bytes,
+                    prediction_fits=one.capacity_bytes is None or 2 * cell.batch_size * MIB <= one.capacity_bytes,
                 )
                 for one in settings
             ]
@@ -79,6 +83,33 @@ def test_every_variant_gets_an_edge_a_memory_and_its_ratio_to_backprop() -> None
     row = frame[(frame["variant"] == "check") & (frame["memory_bytes"] == 401 * MIB)].iloc[0]
     assert (row["largest_batch"], row["largest_reserved_bytes"]) == (300, 400 * MIB)
     assert (row["following_batch"], row["following_peak_bytes"]) == (301, 400 * MIB)
+
+
+def test_training_decides_and_the_prediction_stands_beside() -> None:
+    """Broken if a batch that trains counts as too large because a prediction on as many samples does not fit."""
+    found = search(MadeUp, SUITE[:2], [400 * MIB, 150 * MIB])
+    assert [(e.largest, e.following) for e in line(found, "check").edges] == [(300, 301), (50, 51)]
+    predicts = {one.variant: [found.predicts(one, memory) for memory in (0, 1)] for one in found.lines}
+    assert predicts == {"backprop": [True, True], "check": [False, True]}, "2 · 300 of 400 MiB, 2 · 50 of 150"
+    frame = found.frame().set_index(["variant", "memory_bytes"])["prediction_fits_there"]
+    assert [bool(frame["check", memory * MIB]) for memory in (400, 150)] == [False, True]
+
+
+@pytest.mark.parametrize(("method", "predicts"), [("greedy", False), ("checkpointing", True)])
+def test_a_prediction_that_needs_more_than_training_is_told_apart(method: str, predicts: bool) -> None:
+    """Broken if it cannot be said which of the two ran out.
+
+    Greedy's prediction keeps a distribution over the vocabulary for each of its heads, more than a stage's training.
+    """
+    task = TaskChoice.model_validate({"name": "tokens", "sequence_length": 64, "vocabulary": 8192})
+    network = NetworkChoice(name="llama", size="micro", depth=4)
+    cell = make_cell("cell", method, network=network, task=task, batch_size=32)
+    (free,) = estimate_cell(cell, "test", [AllocatorSettings()]).allocators
+    assert (free.out_of_memory, free.prediction_fits) == (False, True)
+    sizes = (free.reserved_bytes, free.requested_bytes - 1)
+    tight, none = estimate_cell(cell, "test", [AllocatorSettings(capacity_bytes=size) for size in sizes]).allocators
+    assert (tight.out_of_memory, tight.prediction_fits, tight.reserved_bytes) == (False, predicts, free.reserved_bytes)
+    assert (none.out_of_memory, none.prediction_fits) == (True, None)
 
 
 def test_what_never_fits_and_what_always_does_are_results() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,19 +27,27 @@ def changed(variant: Variant, **knobs: float) -> Variant:
     return Variant(**(vars(variant) | knobs))  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    build(tmp_path / "run", [BACKPROP, CHECKPOINTING], curves=False)
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def baseline(run: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "baseline.txt"
-    done = dbbench(run, "--baseline", path, "--update")
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, and its baseline as ``--update`` writes it."""
+    folder = tmp_path_factory.mktemp("made")
+    build(folder / "run", [BACKPROP, CHECKPOINTING], curves=False)
+    done = dbbench(folder / "run", "--baseline", folder / "baseline.txt", "--update")
     assert done.exit_code == 0, done.output
     assert "created, 2 cells measured" in done.stdout
-    return path
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """The run, for the test to change."""
+    return shutil.copytree(made / "run", tmp_path / "run")
+
+
+@pytest.fixture
+def baseline(made: Path, tmp_path: Path) -> Path:
+    """Its baseline, for the test to change."""
+    return shutil.copy(made / "baseline.txt", tmp_path / "baseline.txt")
 
 
 def test_0_the_same_run_changes_nothing(run: Path, baseline: Path) -> None:

@@ -50,6 +50,14 @@ def test_peaks_are_those_of_steps() -> None:
     assert (peaks.requested_bytes, peaks.reserved_bytes) == (13 * MIB, (12 + 40 + 2) * MIB)
 
 
+def test_a_prediction_that_gives_the_cache_back_is_no_retry_of_training() -> None:
+    """A training with room to spare would be called one that fits only by giving back the cache."""
+    events = [(0, 60 * MIB), (0, -60 * MIB), (1, 80 * MIB)]
+    windows = [Window("step", 0, 0, 0, 2), Window("inference", -1, 0, 2, 3)]
+    peaks = replay(make_trace(events, windows), AllocatorSettings(capacity_bytes=100 * MIB))
+    assert (peaks.retries, peaks.out_of_memory_at, peaks.reserved_bytes) == (0, None, 60 * MIB)
+
+
 def test_what_is_live_as_a_step_opens_counts_in_it() -> None:
     """A step that only frees would have a peak of zero."""
     assert replay(make_trace([(0, 12 * MIB), (0, -12 * MIB)], [Window("step", 0, 0, 1, 2)])).allocated_bytes == 12 * MIB

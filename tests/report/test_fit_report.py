@@ -47,6 +47,26 @@ def test_both_sides_of_an_edge_and_what_is_not_monotone_are_told() -> None:
     assert "Everything probed is monotone" in markdown(made_fit())
 
 
+def test_what_a_prediction_needs_stands_beside_the_edge() -> None:
+    """Broken if an edge of training alone is read as one of prediction too, or an earlier file's as training alone."""
+    earlier = made_fit()
+    assert "and then a prediction on a batch as large, fit" in markdown(earlier)
+    fit = earlier.model_copy(update={"prediction": "beside"}, deep=True)
+    for line in fit.lines:
+        for probe in line.probes:
+            probe.prediction_fits = list(probe.fits)
+    assert "it fits too at every edge." in markdown(fit)
+    line = fit.lines[1]
+    largest = line.probe(line.edges[0].largest)
+    assert largest is not None
+    largest.prediction_fits = [False, True]
+    assert f"every edge but those of `{line.variant}` in 24 GiB;" in markdown(fit)
+    header, rows = edges(fit)
+    place = header.index("prediction there")
+    assert [row[place] for row in rows[:4]] == ["fits too", "fits too", "does not fit", "fits too"]
+    assert "prediction there" not in edges(earlier)[0]
+
+
 def test_a_cap_is_a_lower_bound() -> None:
     """Broken if a search that was stopped is shown as one that found its edge."""
     _, rows = overview(made_fit(highest=300), 1)

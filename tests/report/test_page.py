@@ -228,6 +228,7 @@ def test_marks_in_a_name_cannot_make_markup():
     assert plain(code(forged)) == f"a<b>{HOSTILE}"
 
 
+@pytest.mark.usefixtures("only_timeline")
 def test_a_run_without_a_trace_has_a_page_without_the_library(tmp_path):
     build(tmp_path, variants=USUAL[:2], seeds=1, traces=False, curves=False)
     write_report(tmp_path)
@@ -240,6 +241,7 @@ def test_a_run_without_a_trace_has_a_page_without_the_library(tmp_path):
     }, "the record says what was held where there is no trace"
 
 
+@pytest.mark.usefixtures("only_timeline")
 def test_a_run_in_which_everything_failed_has_its_page(tmp_path):
     lost = [failed(variant, 0, "out_of_memory", "12 GiB asked") for variant in USUAL[:2]]
     build(tmp_path, variants=USUAL[:2], seeds=1, failures=lost)
@@ -248,6 +250,7 @@ def test_a_run_in_which_everything_failed_has_its_page(tmp_path):
     assert "2 of 2 cells did not finish" in text and "12 GiB asked" in text
 
 
+@pytest.mark.usefixtures("only_timeline")
 def test_several_runs_stand_side_by_side_with_what_changed_between_them(tmp_path):
     """The smaller variant grew by 2 MiB between the last two; the first run trained something else under a name."""
     grown = replace(USUAL[1], label=HOSTILE)

@@ -141,6 +141,7 @@ def test_a_timing_without_positive_times_is_left_out(tmp_path: Path, value: list
     assert problem.endswith("holds no positive times; left out")
 
 
+@pytest.mark.usefixtures("only_timeline")
 def test_a_trace_of_other_types_is_one_line(tmp_path: Path) -> None:
     """Broken if a hand-made parquet file ends a report in a traceback."""
     folder = build(tmp_path, USUAL[:2], seeds=1)

@@ -89,6 +89,7 @@ def test_the_waterfall_of_a_profile(monkeypatch):
             figure_waterfall.draw_profile(profile().model_copy(update={"device_figures": None}))
 
 
+@pytest.mark.usefixtures("only_timeline")
 def test_a_report_on_cuda_has_the_waterfall_and_one_on_cpu_does_not_speak_of_it(tmp_path):
     """Broken if a CPU report gains a line about a figure that it cannot have."""
     write_report(on_cuda(tmp_path / "cuda", 2))
@@ -100,6 +101,7 @@ def test_a_report_on_cuda_has_the_waterfall_and_one_on_cpu_does_not_speak_of_it(
     assert not (tmp_path / "cpu" / "figures" / "waterfall.png").exists()
 
 
+@pytest.mark.usefixtures("only_timeline")
 def test_a_cuda_run_without_nvml_says_why_there_is_no_waterfall(tmp_path):
     """Broken if a figure is missing from a CUDA report without a reason."""
     run = load(on_cuda(tmp_path, 2, nvml_process_peak_bytes=None))
