@@ -81,10 +81,12 @@ def resolve_cell(cell: Cell, where: str) -> Resolved:
         hint = did_you_mean(cell.network.size, network.sizes())
         raise BadInput(f"{where}: network.size: unknown size '{cell.network.size}'{hint}")
     overrides = ("method", *Shared.model_fields)
-    options = check(method.Options, cell.options, where, label, overrides)
-    task_options = check(task.Options, cell.task.model_extra or {}, where, "task", TaskChoice.model_fields)
+    known = {"task": task.Options.model_fields, "network": network.Options.model_fields}
+    known[label] = method.Options.model_fields
+    options = check(method.Options, cell.options, where, label, overrides, known)
+    task_options = check(task.Options, cell.task.model_extra or {}, where, "task", TaskChoice.model_fields, known)
     extra = cell.network.model_extra or {}
-    network_options = check(network.Options, extra, where, "network", NetworkChoice.model_fields)
+    network_options = check(network.Options, extra, where, "network", NetworkChoice.model_fields, known)
     depth = cell.network.depth or network.preset(cell.network.size)["depth"]
     try:
         method.check(options, depth)

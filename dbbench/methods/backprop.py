@@ -31,9 +31,10 @@ class Backprop(Method):
 
     def prepare(self) -> None:
         self.model = self.network
-        times = self.network.recurrences
-        if (self._truncate() or times) > times:
-            raise BadInput(f"truncate: {self._truncate()} is more than the {times} times that the network's layers run")
+        times, kept = self.network.recurrences, self._truncate()
+        if kept is not None and kept > times:
+            often = f"{times} times" if times > 1 else "one time"
+            raise BadInput(f"truncate: {kept} is more than the {often} that the network's layers run")
         self.optimizers = [self.setting.optimizer.make({"all": self.model.parameters()})]
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:

@@ -248,14 +248,20 @@ class DenoisedLatents(Denoised):
         return (denoised - over(c.c_skip, z) * z) / over(c.c_out, z)
 
 
-def denoised_for(task: Task, sigma_data: float, plain: bool, two_pass: bool) -> Denoised:
-    """Return how the targets of ``task`` are denoised. BadInput for masked tokens, or no text and two passes."""
-    kind = task.shape.kind
-    if kind == "tokens":
-        return DenoisedTokens(task, sigma_data, plain, two_pass)
-    if two_pass:
-        raise BadInput("streams: 'two_pass' is for text")
-    kinds: dict[str, type[Denoised]] = {"images": DenoisedClass, "latents": DenoisedLatents}
-    if kind not in kinds:
+def denoised_for(task: Task, network: Network, options: Any) -> Denoised:
+    """Return how the targets of ``task`` are denoised, as the ``options`` of `DiffusionBlocks` say.
+
+    BadInput for masked tokens, and for an option of a kind of targets that the task does not have.
+    """
+    o, kind, plain = options, task.shape.kind, options.output == "plain"
+    if kind not in ("images", "tokens", "latents"):
         raise BadInput("method: 'diffusion_blocks' has no noise for masked tokens; 'masked_blocks' has")
-    return kinds[kind](task, sigma_data, plain)
+    for key, given in {"streams": o.streams != "concatenated", "clean_weight": o.clean_weight > 0}.items():
+        if given and not (kind == "tokens" and network.two_streams):
+            raise BadInput(f"{key}: is for text, and a network that runs a clean stream beside the noisy one")
+    for key, given in {"shown_draws": o.shown_draws, "inference_draws": o.inference_draws > 1}.items():
+        if given and kind == "latents":
+            raise BadInput(f"{key}: is for what a chain of blocks draws, and noisy latents are denoised as they come")
+    if kind == "tokens":
+        return DenoisedTokens(task, o.sigma_data, plain, o.streams == "two_pass")
+    return (DenoisedClass if kind == "images" else DenoisedLatents)(task, o.sigma_data, plain)

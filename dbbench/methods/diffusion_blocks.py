@@ -58,7 +58,6 @@ from dbbench.diffusion.sampler import euler, inference_sigmas
 from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan, StepReport, even_split
 from dbbench.methods.denoised import (
-    Denoised,
     DenoisedLatents,
     DenoisedTokens,
     Front,
@@ -171,15 +170,7 @@ class DiffusionBlocks(Method):
         self.intervals = self.law.intervals(self.blocks, o.partition)
         steps = o.inference_steps or max(self.blocks, times)
         self.sigmas = inference_sigmas(self.law, self.intervals, steps, o.inference_grid)
-        self.denoised = self._denoised()
-
-    def _denoised(self) -> Denoised:
-        """Return what the blocks denoise. BadInput where an option is for two streams of text and there are none."""
-        o, text = self.options, self.network.two_streams and self.task.shape.kind == "tokens"
-        for key, value in {"streams": o.streams != "concatenated", "clean_weight": o.clean_weight > 0}.items():
-            if value and not text:
-                raise BadInput(f"{key}: is for text, and a network that runs a clean stream beside the noisy one")
-        return denoised_for(self.task, o.sigma_data, o.output == "plain", o.streams == "two_pass")
+        self.denoised = denoised_for(self.task, self.network, o)
 
     def _surround(self, network: Network) -> Front:
         """Return ``network`` with what it lacks for its blocks to be denoisers, filled from the seed."""

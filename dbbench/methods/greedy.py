@@ -44,8 +44,9 @@ class Greedy(Method):
         if options.stages is not None and options.layers_per_stage is not None:
             raise ValueError("stages: cannot go with layers_per_stage")
         for name in ("layers_per_stage", "stages"):
-            if (getattr(options, name) or 1) > depth:
-                raise ValueError(f"{name}: {getattr(options, name)} is more than the network's {depth} layers")
+            number = getattr(options, name) or 1
+            if number > depth:
+                raise ValueError(f"{name}: {number} is more than the network's {depth} layers")
 
     @classmethod
     def split(cls, options: networks.BaseOptions, depth: int) -> list[int]:

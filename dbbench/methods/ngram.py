@@ -78,7 +78,7 @@ class NGram(Method):
     @classmethod
     def check(cls, options: networks.BaseOptions, depth: int) -> None:
         if depth:
-            raise ValueError("network: an n-gram trains none, so name it {name: counts}")
+            raise ValueError("network: an n-gram trains none, so name it {name: counts}, without a depth")
 
     @classmethod
     def split(cls, options: networks.BaseOptions, depth: int) -> list[int]:

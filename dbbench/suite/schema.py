@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -57,13 +58,22 @@ class Suite(Shared):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+NOWHERE: Mapping[str, Iterable[str]] = MappingProxyType({})
 
 
-def check(model: type[Model], raw: Mapping[str, Any], where: str, prefix: str = "", also: Iterable[str] = ()) -> Model:
+def check(
+    model: type[Model],
+    raw: Mapping[str, Any],
+    where: str,
+    prefix: str = "",
+    also: Iterable[str] = (),
+    elsewhere: Mapping[str, Iterable[str]] = NOWHERE,
+) -> Model:
     """Return ``raw`` as a ``model``, or raise `BadInput` with the first error.
 
     ``where`` (the file) opens the line; ``prefix`` is the dotted key under which the file has ``raw``, and
-    ``also`` the keys that are valid there beside the model's own, for the nearest name to an unknown one.
+    ``also`` the keys that are valid there beside the model's own, for the nearest name to an unknown one. ``elsewhere``
+    has by other dotted keys what is valid there, for a key in the wrong place.
     """
     try:
         return model.model_validate(raw)
@@ -71,10 +81,16 @@ def check(model: type[Model], raw: Mapping[str, Any], where: str, prefix: str = 
         # A misspelt required key is both missing and unknown; only the second says how to mend it.
         errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise BadInput(f"{where}: {_one_line(model, errors[0], prefix, also)}{more}") from error
+        raise BadInput(f"{where}: {_one_line(model, errors[0], prefix, also, elsewhere)}{more}") from error
 
 
-def _one_line(model: type[BaseModel], error: Mapping[str, Any], prefix: str, also: Iterable[str]) -> str:
+def _one_line(
+    model: type[BaseModel],
+    error: Mapping[str, Any],
+    prefix: str,
+    also: Iterable[str],
+    elsewhere: Mapping[str, Iterable[str]],
+) -> str:
     loc = error["loc"]
     key = _dotted((prefix, *loc))
     if loc and loc[-1] == "[key]":
@@ -83,7 +99,9 @@ def _one_line(model: type[BaseModel], error: Mapping[str, Any], prefix: str, als
     match error["type"]:
         case "extra_forbidden":
             known = _fields_at(model, loc[:-1]) if len(loc) > 1 else [*model.model_fields, *also]
-            return f"{key}: unknown key{did_you_mean(str(loc[-1]), known)}"
+            places = [place for place, keys in elsewhere.items() if len(loc) == 1 and loc[0] in keys]
+            hint = f" (did you mean '{places[0]}.{loc[0]}'?)" if places else did_you_mean(str(loc[-1]), known)
+            return f"{key}: unknown key{hint}"
         case "missing":
             return f"{key}: is missing"
         case "model_type" | "dict_type":

@@ -17,6 +17,7 @@ from dbbench.harness.tracing import rehearsal
 from dbbench.harness.training import Loop
 from dbbench.methods.base import Method
 from dbbench.methods.diffusion_blocks import DiffusionBlocks
+from dbbench.methods.masked_blocks import MaskedBlocks
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, OptimizerChoice, TaskChoice
 
 LENGTH, WINDOWS = 16, 5
@@ -26,11 +27,19 @@ LLAMA = NetworkChoice(name="llama", size="micro", depth=2)
 @pytest.fixture
 def letters(tmp_path: Path) -> TaskChoice:
     """Return a task on 6,000 letters of four kinds."""
+    return letters_in(tmp_path, "text_folder", 6000, evaluation_windows=WINDOWS)
+
+
+@pytest.fixture
+def masked_letters(tmp_path: Path) -> TaskChoice:
+    """Return a task on 30,000 such letters under masks, each window of which is read 48 times."""
+    return letters_in(tmp_path, "masked_text_folder", 30_000, evaluation_draws=48)
+
+
+def letters_in(folder: Path, task: str, number: int, **options: int) -> TaskChoice:
     generator = np.random.Generator(np.random.PCG64(0))
-    (tmp_path / "letters.txt").write_text("".join(generator.choice(list("abc\n"), 6000, p=[0.5, 0.3, 0.15, 0.05])))
-    return TaskChoice(
-        name="text_folder", folder=str(tmp_path), vocabulary_size=4, sequence_length=LENGTH, evaluation_windows=WINDOWS
-    )
+    (folder / "letters.txt").write_text("".join(generator.choice(list("abc\n"), number, p=[0.5, 0.3, 0.15, 0.05])))
+    return TaskChoice(name=task, folder=str(folder), vocabulary_size=4, sequence_length=LENGTH, **options)
 
 
 def cell_on(task: TaskChoice, method: str, network: NetworkChoice = LLAMA, **options: Any) -> Cell:
@@ -83,6 +92,46 @@ def test_chains_of_known_denoisers_score_the_closed_form_of_their_mixture(letter
         expected = closed_form(method, tables[:count].mean(dim=0))
         assert figures[way]["bits_per_character"] == pytest.approx(expected, rel=1e-5), way
         assert figures[way]["perplexity"] == pytest.approx(2**expected, rel=1e-5), way
+
+
+def bits_of_letters(method: Method, probabilities: Tensor) -> float:
+    """Return the bits a token of the test part's windows under p [token], from the text itself."""
+    tokens = method.task._tokens["test"]  # type: ignore[attr-defined]
+    read = tokens[: (len(tokens) - 1) // LENGTH * LENGTH]
+    return float(-np.log2(probabilities.double().numpy()[read]).mean())
+
+
+def test_a_unigram_table_scores_its_closed_form_under_masks_in_a_record(
+    masked_letters: TaskChoice,
+) -> None:
+    """The bound would not be that of the model: of letters that it takes for independent of each other the bound is
+    tight, ∫ 1/t · Σ_i t · (−log p(x_i)) dt, the cross-entropy, whatever p is."""
+    cell = cell_on(masked_letters, "backprop", NetworkChoice(name="toy_methods.unigram:UnigramTable"))
+    record = run_cell(cell, "0" * 16, lambda progress: None).record
+    method = built(cell)
+    expected = bits_of_letters(method, method.network.table.detach().softmax(dim=-1))
+    found = {(m.split, m.name): m.value for m in record.metrics if not m.variant}
+    error = found["test", "standard_error"]
+    assert record.row.metric == "test_bits_per_character"
+    assert error < 0.03 * expected
+    assert record.row.metric_value == pytest.approx(expected, abs=3 * error)
+    assert np.log2(found["test", "perplexity"]) == pytest.approx(record.row.metric_value, rel=1e-5)
+
+
+def test_blocks_of_known_tables_score_the_mean_of_their_closed_forms(masked_letters: TaskChoice) -> None:
+    """The arm in blocks would be held to another bound than the one end to end: blocks own equal parts of the time, and
+    so an equal share of the bound each."""
+    method = built(cell_on(masked_letters, "masked_blocks", NetworkChoice(name="masked", size="micro", depth=3)))
+    assert isinstance(method, MaskedBlocks)
+    tables = torch.tensor([[0.1, 0.7, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25], [0.1, 0.1, 0.1, 0.7]]).log()
+    method.outputs = lambda inputs, block: tables[block].expand(*inputs["tokens"].shape, 4)  # type: ignore[method-assign]
+    figures = method.task.evaluate("test", method.predict)
+    each = [bits_of_letters(method, table.exp()) for table in tables]
+    assert max(each) - min(each) > 0.3
+    for way, expected in {"": sum(each) / 3, "first_block": each[0]}.items():
+        error = figures[way]["standard_error"]
+        assert error < 0.03 * expected
+        assert figures[way]["bits_per_character"] == pytest.approx(expected, abs=3 * error), way
 
 
 EVERY_METHOD: dict[str, tuple[str, dict[str, Any]]] = {
