@@ -26,7 +26,7 @@ def test_an_interrupt_keeps_the_finished_ends_the_running_and_reports(
     parent = start_tiny_run(tmp_path, "backprop,hangs,checkpointing")
     wait_for(lambda: any((tmp_path / "records").glob("*.json")) and len(marked()) >= 3, parent)
     parent.send_signal(number)
-    shown, _ = parent.communicate(timeout=60)
+    shown, _ = parent.communicate(timeout=180)
     assert parent.returncode == 130, shown
     assert marked() == []
     statuses = {variant: record.row.status for (variant, _), record in records(tmp_path).items()}
@@ -40,7 +40,7 @@ def test_children_of_a_killed_run_end_and_the_folder_is_free(tmp_path: Path, mar
     parent = start_tiny_run(tmp_path, "hangs")
     wait_for(lambda: len(marked()) >= 2 and "hangs" in (tmp_path / "run.json").read_text(), parent)
     parent.kill()
-    parent.communicate(timeout=60)
+    parent.communicate(timeout=180)
     deadline = time.monotonic() + 5
     while marked() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -61,7 +61,7 @@ def start_tiny_run(out: Path, variants: str, seeds: int = 1, report: bool = Fals
     )
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
