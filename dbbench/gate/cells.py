@@ -23,7 +23,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -32,7 +32,7 @@ from dbbench.gate.tolerance import DEVICE, EXACT, NOISE, Tolerance
 from dbbench.report.run import Configuration, Run
 from dbbench.report.verdict import Sample
 from dbbench.results.frames import mean_sd
-from dbbench.results.holdings import InPhase, held_at_own_peaks, held_at_peak, peaks_of_blocks, peaks_of_phases
+from dbbench.results.holdings import AtPeak, InPhase, held_at_own_peaks, held_at_peak, peaks_of_blocks, peaks_of_phases
 from dbbench.results.record import Held, Record, Row, Timing
 from dbbench.results.roles import ROLES
 
@@ -68,7 +68,9 @@ class Cell:
     """One cell. ``held`` is by instant: `AT_PEAK`; by role where the role's own peak is more than its bytes there; and
     `IN_PHASE` with a phase.
 
-    ``blind`` says why blocks, phases and what is held are not known: a run's cell without a trace.
+    ``parts`` has what was held at the peak of each block and phase, by ``block.N`` and ``phase.P``: of a measured cell
+    alone, for a baseline would be several times as large. ``blind`` says why blocks, phases and what is held are not
+    known: a run's cell without a trace.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Cell:
     figures: dict[str, Figure]
     held: dict[str, list[Held]] = field(default_factory=dict)
     blind: str = ""
+    parts: dict[str, list[Held]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -128,16 +131,19 @@ def cell_of(name: str, record: Record, frame: pd.DataFrame | None) -> Cell:
     if row.source == "fake" and row.host_transfer_bytes_per_step is not None:
         figures["host_transfer_bytes_per_step"] = Figure(row.host_transfer_bytes_per_step)
     held: dict[str, list[Held]] = {AT_PEAK: record.held_at_peak}
+    parts: dict[str, list[Held]] = {}
     blind = "" if frame is not None else "the run has no trace of it"
     if frame is not None:
         held = _holdings(name, row, frame)
-        figures |= _of_blocks(frame)
-        inside = peaks_of_phases(frame)
+        blocks, inside = peaks_of_blocks(frame), peaks_of_phases(frame)
+        parts |= {f"block.{block}": peak.held for block, peak in blocks.items()}
+        parts |= {f"phase.{phase}": peak.held for phase, peak in inside.items()}
+        figures |= _of_blocks(blocks)
         figures |= _of_phases(inside)
         held |= {f"{IN_PHASE}{phase}": peak.temporaries for phase, peak in inside.items()}
     if not exact:
         figures = {metric: _on_device(metric, figure, row) for metric, figure in figures.items()}
-    return Cell(name, device, public(row.torch_version), figures, held, blind)
+    return Cell(name, device, public(row.torch_version), figures, held, blind, parts)
 
 
 def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict[str, str], list[str]]:
@@ -198,8 +204,7 @@ def _holdings(name: str, row: Row, frame: pd.DataFrame) -> dict[str, list[Held]]
     return {AT_PEAK: peak.held} | elsewhere
 
 
-def _of_blocks(frame: pd.DataFrame) -> dict[str, Figure]:
-    peaks = peaks_of_blocks(frame)
+def _of_blocks(peaks: Mapping[int, AtPeak]) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for block, peak in peaks.items() if len(peaks) > 1 else ():
         found[f"block.{block}.peak_bytes"] = Figure(peak.total_bytes)
@@ -259,4 +264,4 @@ def _with_time(cell: Cell, timing: Timing) -> Cell:
 
 
 def _replaced(cell: Cell, figures: Mapping[str, Figure]) -> Cell:
-    return Cell(cell.name, cell.source, cell.torch, dict(figures), cell.held, cell.blind)
+    return replace(cell, figures=dict(figures))

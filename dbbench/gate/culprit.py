@@ -159,15 +159,45 @@ def _in_phases(before: Cell, after: Cell) -> list[_Change]:
 
 
 def _in_parts(before: Cell, after: Cell) -> list[_Change]:
-    """Return the role that changed the most at the peak of a block or phase, of which no modules are known."""
+    """Return the role that changed the most at the peak of a block or phase."""
     found = []
     for metric in sorted(before.figures.keys() | after.figures.keys()):
         part, _, role = metric.removesuffix("_bytes").rpartition(".")
         if part and role in ROLES:
             kind, _, name = part.partition(".")
             when = f"peak of block {name}" if kind == "block" else f"peak in {name}"
-            found.append(_change(role, when, *(_whole(cell, role, metric) for cell in (before, after))))
+            found.append(_change(role, when, *_in_part(before, after, part, role, metric)))
     return _largest(found)
+
+
+def _in_part(before: Cell, after: Cell, part: str, role: str, metric: str) -> tuple[list[Held], list[Held]]:
+    """Return a role's lines of both sides at the peak of a part, as far as they can be known, else the figures alone.
+
+    A baseline has no lines of it. It held none where its figure is 0; it may have held those that it has of another
+    instant where these are as large, which is believed only if all that then changed, changed the same way. Or the
+    change is what the baseline has at no instant, to the byte: the rest is then as it was.
+    """
+    whole = _whole(before, role, metric), _whole(after, role, metric)
+    size, now = before.bytes(metric), [row for row in after.parts.get(part, ()) if row.role == role]
+    if _sum(now) != after.bytes(metric):
+        return whole
+    instants = [before.own_peak(role), before.at_peak(role)]
+    for then in ([], *instants):
+        if _sum(then) == size:
+            ways = {change.difference_bytes > 0 for change in _change(role, "", then, now).diff.changes}
+            if len(ways) == 1:
+                return then, now
+    known = {_line(row) for rows in instants for row in rows}
+    rest = [row for row in now if _line(row) in known]
+    return (rest, now) if rest != now and _sum(rest) == size else whole
+
+
+def _sum(rows: list[Held]) -> int:
+    return sum(row.bytes for row in rows)
+
+
+def _line(row: Held) -> tuple[str, str, str | None]:
+    return row.module, row.op, row.holder
 
 
 def _whole(cell: Cell, role: str, metric: str) -> list[Held]:

@@ -86,15 +86,21 @@ class Residency:
 
 
 class _Parked:
-    """Tensors off the device. Only their shapes are left here; `restore` allocates them anew."""
+    """Tensors off the device. Only their shapes are left here; `restore` allocates them anew.
+
+    A fake tensor has no values, but for a single number that it saw being made: how many steps an optimizer has taken,
+    which its foreach implementation reads. That is kept, for a real run can read it as well.
+    """
 
     def __init__(self, tensors: Sequence[Tensor], path: Path) -> None:
         self.layouts = [(t.shape, t.dtype, t.device) for t in tensors]
         self.nbytes = sum(t.numel() * t.element_size() for t in tensors)
         self.path = path
         self.pinned: list[Tensor] = []
+        self.numbers: list[float | None] = [None] * len(tensors)
         self.real = all(t.untyped_storage().device.type != "meta" for t in tensors)
         if not self.real:
+            self.numbers = [t.item() if getattr(t, "constant", None) is not None else None for t in tensors]
             return
         if any(t.is_cuda for t in tensors):
             self.pinned = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t) for t in tensors]
@@ -107,7 +113,12 @@ class _Parked:
         """Return the tensors on their devices again."""
         if self.pinned:
             return [t.to(device) for t, (_, _, device) in zip(self.pinned, self.layouts, strict=True)]
-        tensors = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype, device in self.layouts]
+        tensors = [
+            torch.empty(shape, dtype=dtype, device=device)
+            if number is None
+            else torch.tensor(number, dtype=dtype, device=device)
+            for (shape, dtype, device), number in zip(self.layouts, self.numbers, strict=True)
+        ]
         if self.real:
             with self.path.open("rb") as file:
                 for t in tensors:

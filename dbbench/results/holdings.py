@@ -43,12 +43,14 @@ class AtPeak(NamedTuple):
 class InPhase(NamedTuple):
     """The most that is live while a phase runs, by role in ``split``, and what temporaries are at their own most there.
 
-    ``split`` sums to ``total_bytes``. Temporaries die in the phase that made them, so that each phase has its own.
+    ``split`` and ``held`` sum to ``total_bytes``. Temporaries die in the phase that made them, so that each phase has
+    its own.
     """
 
     total_bytes: int
     split: dict[str, int]
     temporaries: list[Held]
+    held: list[Held]
 
 
 def training_steps(frame: pd.DataFrame) -> list[pd.DataFrame]:
@@ -134,7 +136,7 @@ def peaks_of_phases(frame: pd.DataFrame) -> dict[str, InPhase]:
         roles = {str(role): int(size) for role, size in split.items() if size}
         own, last = _most([(size * part).cumsum() for size, part in zip(sizes, temporary, strict=True)], inside)
         temporaries = _held(steps[own].iloc[: last + 1][temporary[own][: last + 1]])
-        found[phase] = InPhase(sum(roles.values()), roles, temporaries)
+        found[phase] = InPhase(sum(roles.values()), roles, temporaries, _held(until))
     return found
 
 

@@ -17,7 +17,7 @@ from dbbench.measure.allocator import replay
 from dbbench.measure.allocator_settings import AllocatorSettings
 from dbbench.results.estimate import Estimate
 from dbbench.results.roles import ROLES
-from dbbench.suite.cell import Budget, Cell, TaskChoice
+from dbbench.suite.cell import Budget, Cell, NetworkChoice, OptimizerChoice, TaskChoice
 
 CELLS = {
     "backprop": make_cell("backprop"),
@@ -45,6 +45,28 @@ def test_an_estimate_has_the_figures_of_the_pass_on_real_tensors(name: str) -> N
     assert not unlike
     assert (row["source"], row["device"], row["status"]) == ("fake", "fake", "ok")
     assert estimated(name).record.held_at_peak == measured(name).account.held
+
+
+@pytest.mark.parametrize("implementation", ["foreach", "single"])
+def test_an_optimizer_that_reads_its_count_of_steps_is_estimated_off_the_device_too(implementation: str) -> None:
+    """The count is a tensor that is parked with the rest: where its value is lost, the next update cannot be taken.
+
+    Every allocation and free is held against those of the pass on real tensors.
+    """
+    cell = make_cell(
+        "blocks",
+        "diffusion_blocks",
+        options={"blocks": 2, "residency": "active"},
+        task=TaskChoice.model_validate({"name": "images", "image_size": 8, "classes": 10}),
+        network=NetworkChoice(name="vit", size="micro", depth=2, patch=4),
+        optimizer=OptimizerChoice(implementation=implementation),
+        batch_size=4,
+    )
+    resolved = resolve_cell(cell, "test")
+    real, fake = (ledger_pass(resolved, resolved.load_task(), fake=fake) for fake in (False, True))
+    assert fake.trace.event_bytes == real.trace.event_bytes
+    assert memory_columns(fake) == memory_columns(real)
+    assert fake.account.held == real.account.held
 
 
 def test_the_simulated_allocator_is_in_the_row_and_answers_in_the_order_asked() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from dbbench.gate.cells import Cell, cell_of
 from dbbench.gate.culprit import causes
@@ -137,6 +139,50 @@ def test_what_fills_a_phase_below_the_peak_is_named(make_record: Any) -> None:
     found, _ = causes(before, after)
     assert [(cause.role, cause.instant) for cause in found] == [("gradients", "peak in inference")]
     assert found[0].difference_bytes == 20
+    assert found[0].culprits[0].modules == ["layers.0", "layers.1"], "before there were none, so all of them are new"
+
+
+def two_blocks(second: dict[str, int], make_record: Any) -> Cell:
+    """A cell that trains block 0, whose activations are the larger, and block 1 with ``second``, bytes by module."""
+    layers = [{"layers.0": 500, "layers.1": 400}, second]
+    events: list[tuple[int, Event]] = []
+    for block, sizes in enumerate(layers):
+        made: list[tuple[int, Event]] = [
+            (10 * block + i, ("forward", "activations", module, "mm", size))
+            for i, (module, size) in enumerate(sizes.items())
+        ]
+        events += [*made, *((number, ("backward", *event[1:])) for number, event in made)]
+    frame = frame_of([("", "parameters", "layers.0", "weight", 10)], events)
+    first = 2 * len(layers[0])
+    frame = pd.concat([frame.iloc[: 1 + first], frame.iloc[:1], frame.iloc[1 + first :]], ignore_index=True)
+    frame.loc[1 + first :, ["step", "block"]] = 1
+    sizes = dict.fromkeys(ROLES, 0) | {"parameters": 10, "activations": 900}
+    columns = {f"{role}{end}": size for role, size in sizes.items() for end in ("_bytes", "_own_peak_bytes")}
+    return cell_of("s/one", make_record(peak_bytes=910, source="cpu", **columns), frame)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "modules"),
+    [
+        # the baseline has no line of block 1, so that either module may have grown
+        ({"layers.2": 100}, {"layers.2": 100, "layers.3": 60}, None),
+        # and what block 0 holds is not taken for what block 1 held, though it is as large
+        ({"layers.2": 900}, {"layers.2": 700}, None),
+        # nothing was held: all is new
+        ({}, {"layers.2": 100}, ["layers.2"]),
+        # the modules of block 0 are known, and the one besides is as large as the change
+        ({"layers.0": 500, "layers.1": 100}, {"layers.0": 500, "layers.1": 100, "layers.3": 60}, ["layers.3"]),
+    ],
+)
+def test_a_change_at_a_blocks_peak_alone_has_its_module_where_that_is_known(
+    before: dict[str, int], after: dict[str, int], modules: list[str] | None, make_record: Any
+) -> None:
+    """Broken if what grows in a block that does not hold the peak has no name, or gets that of another module."""
+    expected = replace(two_blocks(before, make_record), parts={})  # as a baseline's file has it
+    found, _ = causes(expected, two_blocks(after, make_record))
+    assert [(cause.role, cause.instant) for cause in found] == [("activations", "peak of block 1")]
+    assert found[0].difference_bytes == sum(after.values()) - sum(before.values())
+    assert found[0].culprits[0].modules == (modules or [""])
 
 
 def test_one_more_layer_is_its_parameters(make_record: Any) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_scheduler import identities, start_tiny_run
+from test_interrupted_runs import start_tiny_run
+from test_scheduler import identities
 
 from dbbench.results.store import RunFolder
 
