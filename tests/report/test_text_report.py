@@ -140,12 +140,12 @@ def test_parts_sum_to_the_peak_and_a_record_summed_by_role_says_why_it_has_none(
     record = text_record(VARIANTS[0], 0)
     record.unavailable["held_at_peak"] = SUMMED_BY_ROLE
     found.write_record(record)
-    parts, reason = part_tables.parts_of(load(tmp_path).configurations[0])
+    parts, reason = load(tmp_path).configurations[0].parts
     assert parts is None and "no trace" in reason
     record.unavailable.clear()
     record.held_at_peak.append(Held(role="other", module="x", op="", bytes=1, storages=1))
     found.write_record(record)
-    parts, reason = part_tables.parts_of(load(tmp_path).configurations[0])
+    parts, reason = load(tmp_path).configurations[0].parts
     assert parts is None and "the peak is" in reason, "what does not sum is not shown"
     assert set(PARTS) == set(part_tables.PART_NAMES)
 
