@@ -47,7 +47,7 @@ def budget(run: Run, table: pd.DataFrame) -> Section:
         return Section(TITLE, [lead, tables.budget(table)])
     lead += (
         " Each table below has the variants that spent the same of one measure, and a claim about them holds under "
-        "that measure."
+        f"that measure.{_better(finished)}"
     )
     blocks: list[Block] = [lead]
     for kind, value in groups:
@@ -88,6 +88,13 @@ def _nearest(finished: pd.DataFrame, row: pd.Series) -> str:
     return f"{lead}; within {100 * _NEAR:.0f} % of its FLOPs: {codes(who)}." if who else f"{lead}."
 
 
+def _better(finished: pd.DataFrame) -> str:
+    directions = set(finished["metric_direction"].dropna())
+    if len(directions) != 1:
+        return ""
+    return f" Of {data(tables.metric_name(finished))} {'less' if directions == {'lower'} else 'more'} is better."
+
+
 def _range(rows: pd.DataFrame, kind: str) -> tuple[str, bool]:
     """Return what the rows spent of ``kind`` in words, and whether that differs between them."""
     said, write = _SPENT[kind]
@@ -99,24 +106,21 @@ def _range(rows: pd.DataFrame, kind: str) -> tuple[str, bool]:
 
 
 def _grid(run: Run, rows: pd.DataFrame) -> Grid:
-    metric = tables.metric_name(rows)
-    directions = set(rows["metric_direction"].dropna())
-    better = f", {'less' if directions == {'lower'} else 'more'} is better" if len(directions) == 1 else ""
     gaps = {row["variant"]: _gap(run, row, set(rows["variant"])) for _, row in rows.iterrows()}
     compared = any(gap.value is not None for gap in gaps.values())
-    header = ["variant", "own budget", f"{data(metric)}{better}", *(["difference to backprop"] if compared else [])]
-    header += [said for said, _ in _SPENT.values()]
+    header = ["variant", data(tables.metric_name(rows)), *(["difference to backprop"] if compared else [])]
+    header += [*(said for said, _ in _SPENT.values()), "own budget"]
     several = (rows["metric_n"] > 1).any()
     grid = []
     for _, row in rows.iterrows():
         own = f"{row['budget'].replace('_', ' ')} {text.whole(row['budget_value'])}"
         mean = row["metric_mean"]
         score = text.score_sd(mean, row["metric_sd"], row["metric_n"]) if several else text.score(mean)
-        cells = [name(row["variant"]), words(own), Cell(score, None if pd.isna(mean) else mean)]
+        cells = [name(row["variant"]), Cell(score, None if pd.isna(mean) else mean)]
         cells += [gaps[row["variant"]]] if compared else []
         cells += [figure(write, row[_COLUMNS.get(kind, kind)]) for kind, (_, write) in _SPENT.items()]
-        grid.append(cells)
-    return Grid(header, grid, left=2)
+        grid.append([*cells, words(own)])
+    return Grid(header, grid)
 
 
 def _gap(run: Run, row: pd.Series, present: set[str]) -> Cell:

@@ -85,6 +85,22 @@ DEFINITIONS: dict[str, str] = {
         "From a separate pass without a ledger, alone on the machine, variants interleaved in rounds: the median over "
         "the rounds. Its ratio to backprop is the median of the ratios taken round by round."
     ),
+    "parts of the network": (
+        "The bytes at the peak by the part that they belong to: its layers, which blocks divide, and embedding, head "
+        "and logits, which are there whole for any number of blocks. A part has what its modules own and what is made "
+        "in them; logits are a head's output and what softmax and cross-entropy make of it. Each byte is in one part."
+    ),
+    "ways of predicting": (
+        "The same trained network asked in several ways: by its first block alone; by all of it, which is the method's "
+        "own; and as N draws, the mean of the softmaxes at the ends of the Euler chain over N draws of its starting "
+        "noise. That is a mixture of distributions, so a distribution, and its likelihood is scored as any other's."
+    ),
+    "bits per character, perplexity": (
+        "Minus the log-likelihood of held-out text: in bits over its characters, which compares over vocabularies, and "
+        "as the exponential of its mean a token, which compares within one. Of an autoregressive model every token is "
+        "predicted from the true ones before it in its window, and the figure is exact. Of masked diffusion it is the "
+        "evidence lower bound, so an upper bound on the bits, and it is not comparable with an exact figure."
+    ),
     "mean ± sd (n)": (
         "Over n seeds, with the sample standard deviation (n − 1). With one seed there is no deviation. Memory and "
         "FLOPs are those of the one seed with the largest peak, so that a split sums to the peak beside it."

@@ -17,7 +17,7 @@ import pandas as pd
 from dbbench.report import text
 from dbbench.report.document import plain
 from dbbench.report.figure_style import evenly
-from dbbench.report.part_tables import PART_NAMES, part_bytes, parts_of, shown_parts
+from dbbench.report.part_tables import PART_NAMES, part_bytes, shown_parts
 from dbbench.report.run import Run
 from dbbench.report.sample_texts import CHARACTERS, continuations, one_line, prompts, written
 from dbbench.report.tables import ROLE_COLUMNS, metric_name, rest_bytes
@@ -161,21 +161,23 @@ def result(run: Run, finished: pd.DataFrame) -> str:
 
 def parts(run: Run, finished: pd.DataFrame) -> str:
     """Return the peak by part of the network, '' where no peak has its layers apart."""
-    found = {label: of for label in finished["variant"] if (of := parts_of(run.configuration(label))[0]) is not None}
+    sample = [run.configuration(label) for label in evenly(list(finished["variant"]), _ROWS)]
+    found = {c.label: of for c in sample if (of := c.parts[0]) is not None}
     if not any(of["layers"] for of in found.values()):
         return ""
     shown = shown_parts(found.values())
     header = ["variant", "blocks", "peak", *(PART_NAMES[part] for part in shown)]
 
     def cells(row: Any) -> list[str]:
-        split = [_mib(part_bytes(found[row["variant"]], part)) for part in shown]
+        of = found.get(row["variant"])
+        split = [_MISSING if of is None else _mib(part_bytes(of, part)) for part in shown]
         return [escaped(text.whole(row["blocks"])), _mib(row["peak_bytes"]), *split]
 
     note = (
         "Live tensor bytes at the peak, in MiB; exact. Blocks divide the layers alone: embedding, head and logits are "
         "there whole for any number of blocks."
     )
-    return _tabular(finished[finished["variant"].isin(list(found))], header, cells, note)
+    return _tabular(finished, header, cells, note)
 
 
 def ways_of_predicting(run: Run, finished: pd.DataFrame) -> str:

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dbbench.errors import BadInput
 from dbbench.report import text
 from dbbench.report.document import Block, Bullets, Cell, Grid, Section, code, data, figure, name
 from dbbench.report.palette import ROLE_NAMES
-from dbbench.report.run import Configuration, Run
-from dbbench.results.holdings import held_at_peak
-from dbbench.results.parts import PARTS, parts_at_peak
-from dbbench.results.record import Record
+from dbbench.report.run import Configuration, Parts, Run
+from dbbench.results.parts import PARTS
 from dbbench.results.roles import ROLES
-from dbbench.results.store import SUMMED_BY_ROLE
 
 TITLE = "Memory at the peak, by part of the network, MiB"
 DETAIL_TITLE = "Each part of the peak, by role"
@@ -32,49 +28,19 @@ PART_NAMES = {
 NOTE = (
     "At the instant of the peak, as the roles above: a row sums to its peak to the byte, and a part that is not there "
     "may be at another instant. Blocks divide the layers alone; embedding, head and logits are there whole for any "
-    "number of blocks. A part has its parameters, gradients, "
-    "optimizer state and all that was made in its modules; logits are the head's output with what softmax and "
-    "cross-entropy make of it; everything else is in no module of these, as inputs, buffers, the embedding of the "
-    "noise level, and what is added between two modules."
+    "number of blocks. A part has its parameters, gradients, optimizer state and all that was made in its modules; "
+    "logits are the head's output with what softmax and cross-entropy make of it; everything else is in no module of "
+    "these, as inputs, buffers, the embedding of the noise level, and what is added between two modules."
 )
-#: {part: {role: bytes}}
-Parts = dict[str, dict[str, int]]
-
-
-def parts_of(configuration: Configuration) -> tuple[Parts | None, str]:
-    """Return the parts of a configuration's peak, None with the reason where they cannot be had.
-
-    They are of the record, or of the trace where the record has its smaller holders summed by role alone.
-    """
-    record = configuration.costliest
-    if record is None or record.row.peak_bytes is None:
-        return None, "no peak was measured"
-    held = record.held_at_peak
-    if not held or record.unavailable.get("held_at_peak") == SUMMED_BY_ROLE:
-        try:
-            trace = configuration.folder.read_trace(record.row.config_hash)
-            held = [] if trace is None else held_at_peak(trace).held
-        except BadInput as problem:
-            return None, str(problem)
-        if not held:
-            return None, "the record has its smaller holders summed by role, and there is no trace beside it"
-    return _checked(record, parts_at_peak(held, record.row.peak_phase))
-
-
-def _checked(record: Record, parts: Parts) -> tuple[Parts | None, str]:
-    total = sum(sum(roles.values()) for roles in parts.values())
-    if total != record.row.peak_bytes:
-        return None, f"what is held sums to {total:,} bytes, the peak is {record.row.peak_bytes:,}"
-    return parts, ""
 
 
 def by_part(run: Run) -> Section | None:
     """Return a row a configuration with a peak, a column a part; None where no peak has layers."""
-    pairs = [(c, *parts_of(c)) for c in run.configurations if c.finished]
-    found = {c.label: parts for c, parts, _ in pairs if parts is not None}
+    found = parts_by_label(run)
     if not any(parts["layers"] for parts in found.values()):
         return None
-    without = [f"{code(c.label)}: {data(reason)}" for c, parts, reason in pairs if parts is None]
+    lost = [c for c in run.configurations if c.finished and c.label not in found]
+    without = [f"{code(c.label)}: {data(c.parts[1])}" for c in lost]
     blocks: list[Block] = [_whole(run, found), NOTE]
     blocks += ["Not by part:", Bullets(without)] if without else []
     return Section(TITLE, blocks)
@@ -82,8 +48,7 @@ def by_part(run: Run) -> Section | None:
 
 def by_part_and_role(run: Run) -> Section | None:
     """Return a row a part with its roles, in bytes, that sum to the peak; None where no peak has parts."""
-    pairs = [(c.label, parts_of(c)[0]) for c in run.configurations if c.finished]
-    found = {label: parts for label, parts in pairs if parts is not None}
+    found = parts_by_label(run)
     return Section(DETAIL_TITLE, [_detail(found)]) if any(parts["layers"] for parts in found.values()) else None
 
 
@@ -93,14 +58,9 @@ def shown_parts(found: Iterable[Parts]) -> list[str]:
     return [part for part in PARTS if any(parts[part] for parts in several)]
 
 
-def layers_ratio(run: Run, configuration: Configuration) -> float | None:
-    """Return the bytes of the layers over those of the reference's, None where either has none."""
-    reference = run.reference(configuration)
-    mine, _ = parts_of(configuration)
-    theirs, _ = parts_of(reference) if reference else (None, "")
-    if mine is None or theirs is None or not theirs["layers"]:
-        return None
-    return part_bytes(mine, "layers") / part_bytes(theirs, "layers")
+def parts_by_label(run: Run) -> dict[str, Parts]:
+    """Return the parts of each configuration that finished and has them."""
+    return {c.label: parts for c in run.configurations if c.finished and (parts := c.parts[0]) is not None}
 
 
 def part_bytes(parts: Parts, part: str) -> int:
@@ -118,8 +78,17 @@ def _whole(run: Run, found: dict[str, Parts]) -> Grid:
         row = configuration.costliest.row
         cells = [name(label), figure(text.whole, row.blocks), figure(text.mib, row.peak_bytes)]
         cells += [figure(text.mib, part_bytes(parts, part)) for part in shown]
-        rows.append([*cells, figure(text.times, layers_ratio(run, configuration))])
+        rows.append([*cells, figure(text.times, _layers_ratio(run, configuration))])
     return Grid(header, rows)
+
+
+def _layers_ratio(run: Run, configuration: Configuration) -> float | None:
+    """Return the bytes of the layers over those of the reference's, None where either has none."""
+    reference = run.reference(configuration)
+    mine, theirs = configuration.parts[0], reference.parts[0] if reference else None
+    if not mine or not theirs or not theirs["layers"]:
+        return None
+    return part_bytes(mine, "layers") / part_bytes(theirs, "layers")
 
 
 def _detail(found: dict[str, Parts]) -> Grid:

@@ -11,8 +11,13 @@ from typing import Any
 
 from dbbench.errors import BadInput
 from dbbench.results.frames import in_order, labels, suite_order, timing_by_label, with_timings
+from dbbench.results.holdings import held_at_peak
+from dbbench.results.parts import parts_at_peak
 from dbbench.results.record import Record, Timing
-from dbbench.results.store import RunFolder
+from dbbench.results.store import SUMMED_BY_ROLE, RunFolder
+
+#: {part: {role: bytes}}, as `dbbench.results.parts.parts_at_peak` has it.
+Parts = dict[str, dict[str, int]]
 
 #: What two configurations must share for the ratio of their costs to mean something.
 _SAME_WORK = ("task", "network", "network_size", "depth", "batch_size", "precision")
@@ -40,6 +45,29 @@ class Configuration:
     @cached_property
     def costliest(self) -> Record | None:
         return max(self.finished, key=lambda record: record.row.peak_bytes or 0, default=None)
+
+    @cached_property
+    def parts(self) -> tuple[Parts | None, str]:
+        """The costliest cell's peak by part of the network, None with the reason where it cannot be had.
+
+        It is of the record, or of the trace where the record has its smaller holders summed by role alone.
+        """
+        record = self.costliest
+        if record is None or record.row.peak_bytes is None:
+            return None, "no peak was measured"
+        held = record.held_at_peak
+        if not held or record.unavailable.get("held_at_peak") == SUMMED_BY_ROLE:
+            try:
+                trace = self.folder.read_trace(record.row.config_hash)
+                held = [] if trace is None else held_at_peak(trace).held
+            except BadInput as problem:
+                return None, str(problem)
+            if not held:
+                return None, "the record has its smaller holders summed by role, and there is no trace beside it"
+        total = sum(line.bytes for line in held)
+        if total != record.row.peak_bytes:
+            return None, f"what is held sums to {total:,} bytes, the peak is {record.row.peak_bytes:,}"
+        return parts_at_peak(held, record.row.peak_phase), ""
 
     @property
     def options(self) -> dict[str, Any]:

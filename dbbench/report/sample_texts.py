@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dbbench.errors import BadInput
 from dbbench.report import text
-from dbbench.report.document import Block, Cell, Grid, Section, data, name, strong, words
+from dbbench.report.document import Block, Cell, Grid, Section, data, figure, name, strong, words
 from dbbench.report.run import Configuration, Run
 from dbbench.results.frames import mean_sd
 from dbbench.results.record import Document, Record, Samples
@@ -90,8 +90,8 @@ def _shares(configuration: Configuration, way: str) -> list[Cell]:
     cells = []
     for metric in METRICS:
         values = [m.value for r in configuration.finished for m in r.metrics if (m.name, m.variant) == (metric, way)]
-        mean, sd, n = mean_sd(values)
-        cells.append(Cell(text.score_sd(mean, sd, n) if n > 1 else text.score(mean), mean))
+        mean, _, _ = mean_sd(values)
+        cells.append(figure(text.score, mean))
     return cells
 
 

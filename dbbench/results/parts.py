@@ -53,9 +53,14 @@ def parts_at_peak(held: Sequence[Held], phase: str | None) -> dict[str, dict[str
 
 def part_of_each(held: Sequence[Held], phase: str | None) -> list[str]:
     """Return the part of each line of ``held``, in its order; ``phase`` is the peak's."""
-    sizes = {each for line in held if _op(line) in _OF_THE_LOSS and not line.module for each in _each(line)}
+    sizes = {each for line in held if tells_logits(line) for each in _each(line)}
     sizes |= {size // 2 for size in sizes}  # logits in half precision
     return [_part(line, phase, sizes) for line in held]
+
+
+def tells_logits(line: Held) -> bool:
+    """Whether the line is what a loss makes of logits: by its size a cast of them is known."""
+    return not line.module and _op(line) in _OF_THE_LOSS
 
 
 def _part(line: Held, phase: str | None, logits_bytes: set[int]) -> str:
@@ -68,7 +73,7 @@ def _part(line: Held, phase: str | None, logits_bytes: set[int]) -> str:
         return "logits" if last and (line.role != "temporaries" or phase == "forward") else "head"
     if not line.module:
         cast = _op(line) == _CAST and any(each in logits_bytes for each in _each(line))
-        return "logits" if cast or _op(line) in _OF_THE_LOSS else "rest"
+        return "logits" if cast or tells_logits(line) else "rest"
     return named
 
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from dbbench.errors import BadInput
 from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
-from dbbench.results.parts import EVERYTHING_ELSE, PARTS, part_of_each
+from dbbench.results.parts import EVERYTHING_ELSE, PARTS, part_of_each, tells_logits
 from dbbench.results.record import Held, Record, Samples, Timing
 from dbbench.results.roles import ROLES
 from dbbench.results.sound import record_problem, roles_against_peak, timing_problem, version_problem
@@ -305,12 +305,15 @@ def _with_shorter_error(record: Record, keep: int) -> Record:
 def _with_largest_holders(record: Record, keep: int, by_part: bool) -> Record:
     """Copy ``record`` with its ``keep`` first holders and a line per role, and part, for the rest; bytes sum as before.
 
-    First come those of the roles that a report itemises, then the largest.
+    First come those that tell what logits are, for others are known by them, and those of the roles that a report
+    itemises; then the largest.
     """
     copy = record.model_copy(deep=True)
-    lines = sorted(
-        record.held_at_peak, key=lambda h: (h.role not in ITEMISED, -h.bytes, h.role, h.module, h.op, h.holder or "")
-    )
+
+    def place(h: Held) -> tuple[Any, ...]:
+        return not tells_logits(h), h.role not in ITEMISED, -h.bytes, h.role, h.module, h.op, h.holder or ""
+
+    lines = sorted(record.held_at_peak, key=place)
     if keep >= len(lines):
         return copy
     parts = part_of_each(lines, record.row.peak_phase) if by_part else ["rest"] * len(lines)

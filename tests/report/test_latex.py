@@ -94,7 +94,7 @@ def test_nothing_is_bold_in_markdown_tables(tmp_path: Path) -> None:
 def test_a_table_without_a_row_is_not_written_and_an_old_one_goes(tmp_path: Path) -> None:
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "failed.tex").write_text("of an older run")
-    assert set(fragments(tmp_path / "", APART)) == {"memory", "cost", "result", "preview"}
+    assert set(fragments(tmp_path / "", APART)) == {"memory", "cost", "result", "parts", "preview"}
     lost = [failed(variant, seed, "out_of_memory", "") for variant in APART for seed in range(3)]
     assert set(fragments(tmp_path / "lost", APART, failures=lost)) == {"failed", "preview"}
 
