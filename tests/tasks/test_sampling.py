@@ -106,7 +106,10 @@ RECURRENT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", RECURRENT)
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in RECURRENT if method != "diffusion_blocks"]
+
+
+@pytest.mark.parametrize("method", ["diffusion_blocks", *SLOW])
 def test_recurrent_depth_writes_samples_under_every_method(tmp_path: Path, method: str) -> None:
     """The rows of recurrent depth would have no samples, or of other prompts than their neighbours."""
     cell = make_cell(
