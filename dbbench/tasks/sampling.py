@@ -13,7 +13,7 @@ many at each step as every other, those whose most probable token is the most pr
 2022, arXiv 2202.04200, without its noise), and takes that token.
 
 A prompt is a state of that process: t begins at the part of the window that is masked, as in training, and not at 1.
-Blocks that own later times alone have no say then.
+Blocks that own only times above that have no say in a sample: of three, with prompts of half a window, the first.
 """
 
 from __future__ import annotations

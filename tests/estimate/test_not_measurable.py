@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from in_process import estimate_cells
 from typer.testing import CliRunner
 
 from dbbench.cli import app
@@ -25,7 +26,9 @@ WHY = "not measured: tables of counts grow with the text that they have seen"
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Path:
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the suite's file; its estimates are made in this process."""
+    monkeypatch.setattr("dbbench.estimate.suite.estimate_cells", estimate_cells)
     path = tmp_path / "made-up.yaml"
     path.write_text(SUITE)
     return path
@@ -38,7 +41,7 @@ def ran(*words: object) -> tuple[int, str]:
 
 def test_an_estimate_says_so_and_is_no_failure(suite: Path, tmp_path: Path) -> None:
     """A suite with a table of counts in it could not be estimated, or its row be left out without a word."""
-    status, shown = ran("estimate", suite, "--processes", 1, "--out", tmp_path / "out")
+    status, shown = ran("estimate", suite, "--out", tmp_path / "out")
     assert status == 0, shown
     assert "ngram: tables of counts grow with the text" in shown and "NotImplementedError" not in shown
     frame = pd.read_parquet(tmp_path / "out" / "results.parquet").set_index("variant")
@@ -48,14 +51,14 @@ def test_an_estimate_says_so_and_is_no_failure(suite: Path, tmp_path: Path) -> N
 
 def test_an_estimate_of_nothing_else_is_one(suite: Path) -> None:
     """An empty table would be a success."""
-    status, shown = ran("estimate", suite, "--processes", 1, "--only", "method=ngram")
+    status, shown = ran("estimate", suite, "--only", "method=ngram")
     assert status == 1
     assert "fake tensors hold none" in shown
 
 
 def test_a_mistake_is_one_all_the_same(suite: Path) -> None:
     """An order without a key would be found by the run alone."""
-    status, shown = ran("estimate", suite, "--processes", 1, "--set", "methods.ngram.order=40")
+    status, shown = ran("estimate", suite, "--set", "methods.ngram.order=40")
     assert status == 2
     assert "methods.ngram.order: 40 tokens before one of 11 have no key" in shown
 

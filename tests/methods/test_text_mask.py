@@ -21,11 +21,14 @@ VOCABULARY, TOKENS, BATCH, DEPTH, BLOCKS = 11, 40, 2, 4, 3
 WAYS = ["concatenated", "two_pass"]
 
 
+LLAMA, RECURRENT = NetworkChoice(name="llama", size="micro", depth=DEPTH), NetworkChoice(name="recurrent", size="micro")
+
+
 @lru_cache
-def trained(name: str, **options: Any) -> Method:
+def trained(name: str, recurrent: bool = False, **options: Any) -> Method:
     """Return a method whose parameters are moved off their start: no modulation is zero."""
     task = TaskChoice(name="tokens", vocabulary=VOCABULARY, sequence_length=TOKENS)
-    network = NetworkChoice(name="llama", size="micro", depth=DEPTH)
+    network = RECURRENT if recurrent else LLAMA
     resolved = resolve_cell(
         make_cell(name, name, task=task, network=network, batch_size=BATCH, options=options), "test"
     )
@@ -105,3 +108,41 @@ def test_a_whole_chain_depends_on_the_past_alone(way: str, position: int) -> Non
         before, after = method.predict(text()), method.predict(changed_token(position))
     for name in before:
         assert which_differ(before[name], after[name])[:1] == [position]
+
+
+RECURRENT_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "backprop": ("backprop", {}),
+    "truncated": ("backprop", {"truncate": 1}),
+    "checkpointing": ("checkpointing", {"truncate": 2}),
+    "chain": ("diffusion_blocks", {"blocks": 1, "inference_draws": 2}),
+    "chain_of_five": ("diffusion_blocks", {"blocks": 1, "inference_steps": 5, "shared": "per_block"}),
+}
+
+
+@given(position=st.integers(0, TOKENS - 1))
+@settings(max_examples=10, deadline=None)
+@pytest.mark.parametrize("name", RECURRENT_METHODS)
+def test_recurrent_depth_predicts_from_the_past_alone(name: str, position: int) -> None:
+    """The core runs several times, and one step of a chain reads what the step before made of its neighbours: what a
+    later token changes there must not come back. And the token itself must be read."""
+    method, options = RECURRENT_METHODS[name]
+    what = trained(method, recurrent=True, **options)
+    with torch.no_grad():
+        before, after = what.predict(text()), what.predict(changed_token(position))
+    for way in before:
+        assert which_differ(before[way], after[way]) == list(range(position, TOKENS)), way
+
+
+@given(position=st.integers(0, TOKENS - 1))
+@settings(max_examples=10, deadline=None)
+def test_noise_of_recurrent_depth_reaches_no_earlier_position(position: int) -> None:
+    """A noisy state is made of the token that its position is to predict: an earlier one must not see it. A later one
+    may, for it has that token clean (`dbbench.networks.recurrent`)."""
+    method = trained("diffusion_blocks", recurrent=True, blocks=1)
+    assert isinstance(method, DiffusionBlocks)
+    z = torch.randn(BATCH, TOKENS, method.network.width, generator=torch.Generator().manual_seed(2))
+    other, sigma = z.clone(), torch.tensor([0.3, 2.0])
+    other[:, position] += 1.0
+    with torch.no_grad():
+        before, after = (method.denoise(text(), noisy, sigma, 0) for noisy in (z, other))
+    assert which_differ(before, after) == list(range(position, TOKENS))

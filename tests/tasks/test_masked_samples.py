@@ -159,7 +159,10 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in METHODS if method != "masked_blocks"]
+
+
+@pytest.mark.parametrize("method", ["masked_blocks", *SLOW])
 def test_every_method_writes_samples_from_the_same_prompts(tmp_path: Path, method: str) -> None:
     """An arm would have no samples beside the others', or figures of other ways."""
     cell = make_cell(

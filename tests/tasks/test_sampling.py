@@ -11,6 +11,7 @@ from tiny_cells import make_cell, run_tiny
 from torch import Tensor
 
 from dbbench.errors import BadInput
+from dbbench.harness.cell import run_cell
 from dbbench.results.store import RunFolder
 from dbbench.streams import Streams
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, TaskChoice
@@ -96,6 +97,37 @@ def test_what_is_kept_is_of_the_held_out_text(tmp_path: Path) -> None:
     assert made.figures["held_out"]["distinct_1"] == distinct([d.text for d in made.documents[6:]], 1)
     options["samples"] = 0
     assert TextFolder(TextFolder.Options(**options), Streams(0), 2).after_training("test", bigram) is None
+
+
+RECURRENT: dict[str, dict[str, Any]] = {
+    "backprop": {"truncate": 1},
+    "checkpointing": {"truncate": 2},
+    "diffusion_blocks": {"blocks": 1, "shown_draws": [2]},
+}
+
+
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in RECURRENT if method != "diffusion_blocks"]
+
+
+@pytest.mark.parametrize("method", ["diffusion_blocks", *SLOW])
+def test_recurrent_depth_writes_samples_under_every_method(tmp_path: Path, method: str) -> None:
+    """The rows of recurrent depth would have no samples, or of other prompts than their neighbours."""
+    cell = make_cell(
+        method, method, task=TaskChoice(name="text_folder", **text_in(tmp_path), evaluation_windows=4),
+        network=NetworkChoice(name="recurrent", size="micro"), options=RECURRENT[method], batch_size=8,
+        budget=Budget(kind="samples", value=16), evaluations=1,
+    )  # fmt: skip
+    result = run_cell(cell, "0" * 16, lambda progress: None)
+    assert result.samples is not None
+    written = result.samples.documents
+    assert [d.made_by for d in written] == ["greedy"] * 3 + ["temperature_1"] * 3 + ["held_out"] * 3
+    plain = TextFolder(TextFolder.Options(**text_in(tmp_path)), Streams(0), 2)
+    others = plain.after_training("test", lambda tokens: torch.zeros(*tokens.shape, plain.shape.classes))
+    assert others is not None
+    assert [d.prompt for d in written] == [d.prompt for d in others.documents]
+    assert {len(d.text) for d in written} == {13}
+    ways = {m.variant for m in result.record.metrics if m.name == "repetition_4"}
+    assert ways == {"greedy", "temperature_1", "held_out"}
 
 
 def cells(tmp_path: Path) -> list[Cell]:
