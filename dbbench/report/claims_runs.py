@@ -178,10 +178,10 @@ def _clean_loss(run: Run, configuration: Configuration, rule: Rule) -> Found | N
 
 
 def _without_clean_loss(run: Run, configuration: Configuration) -> Configuration | None:
-    """Return the finished variant that differs by its clean loss alone."""
+    """Return the finished variant that trains as this one does but for its clean loss."""
 
     def rest(c: Configuration) -> tuple[Any, ...]:
-        row, options = c.records[0].row, c.options | {"clean_weight": 0}
+        row, options = c.records[0].row, c.options | {"clean_weight": 0, "residency": "any"}  # which trains alike
         return row.method, row.budget, row.budget_value, json.dumps(options, sort_keys=True)
 
     wanted = rest(configuration)
