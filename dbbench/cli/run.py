@@ -37,6 +37,9 @@ def run(
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Also write a torch.profiler trace per method.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Redo the cells that are already there.")] = False,
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="Time the variants against each other when all have trained.")
+    ] = True,
 ) -> None:
     """Train and measure a suite's cells, then report.
 
@@ -57,7 +60,7 @@ def run(
 
     for plan in plans:
         resolve(plan.cells, plan.where)
-    carry_out = partial(run_suite, jobs=jobs, fresh=fresh, trace=trace, console=console())
+    carry_out = partial(run_suite, jobs=jobs, fresh=fresh, trace=trace, timing=timing, console=console())
     status = 0
     for plan, folder in zip(plans, folders, strict=True):
         name, cells = plan.cells[0].suite, plan.cells

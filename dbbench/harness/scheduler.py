@@ -51,13 +51,15 @@ def run_suite(
     trace: bool,
     console: Console,
     tuning: str | None = None,
+    timing: bool = True,
 ) -> int:
     """Run what is missing of ``cells`` in folder ``out`` and report on all of them.
 
     ``jobs`` is the number of processes at once (``None``: as many as the cores allow on CPU, one on CUDA);
-    ``tuning`` is where the trials behind the suite's numbers are, for the report. Returns
-    the exit status: 0 fine, 1 a cell did not end well, 130 interrupted. Raises `BadInput` before anything is written
-    where the cells cannot be run or the folder cannot be used.
+    ``tuning`` is where the trials behind the suite's numbers are, for the report; ``timing`` whether the variants are
+    timed against each other, which trials have no use for. Returns the exit status: 0 fine, 1 a cell did not end well,
+    130 interrupted. Raises `BadInput` before anything is written where the cells cannot be run or the folder cannot be
+    used.
     """
     check_folder(out)
     resolve(cells, suite_file)
@@ -67,7 +69,8 @@ def run_suite(
             run = _Run(named, out, _at_once(cells, jobs), console, interrupt)
             run.begin(run_facts(named, suite_name, suite_file, tuning), fresh)
             run.work_off_cells()
-            run.time_variants()
+            if timing:
+                run.time_variants()
             if trace:
                 run.profile_variants()
             run.report()

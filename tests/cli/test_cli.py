@@ -76,13 +76,13 @@ def scheduler(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_run_hands_over_what_the_options_say(scheduler: list[dict[str, Any]], tmp_path: Path) -> None:
     """Broken if an option of ``run`` is dropped on its way to the scheduler."""
     arguments = ["run", "vision", "--out", str(tmp_path), "--device", "cpu", "--jobs", "3", "--fresh", "--trace"]
-    arguments += ["--set", "methods.greedy.layers_per_stage=3", "--only", "method=greedy,seed=0"]
+    arguments += ["--no-timing", "--set", "methods.greedy.layers_per_stage=3", "--only", "method=greedy,seed=0"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     (asked,) = scheduler
     assert [(cell.variant, cell.seed, cell.options, cell.device) for cell in asked["cells"]] == [
         ("greedy", 0, {"layers_per_stage": 3}, "cpu")
     ]
-    assert (asked["jobs"], asked["fresh"], asked["trace"]) == (3, True, True)
+    assert (asked["jobs"], asked["fresh"], asked["trace"], asked["timing"]) == (3, True, True, False)
     assert (asked["out"], asked["suite_name"], asked["suite_file"]) == (tmp_path, "vision", "vision.yaml")
 
 

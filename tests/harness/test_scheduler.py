@@ -130,7 +130,8 @@ def test_a_rerun_takes_only_what_is_missing_and_fresh_redoes_all(
     assert identities(out) == after
     assert "started" not in shown, "with nothing missing, something ran"
 
-    status, shown = run_tiny([PRINTS], out, fresh=True)
+    status, shown = run_tiny([PRINTS], out, fresh=True, timing=False)
+    assert [timing.variant for timing in store.read_timings()[0]] == ["mine"], "asked not to be timed, it was"
     redone = identities(out)
     assert status == 0
     assert [name for name in after if redone.get(name) != after[name]] == [f"{finished.row.config_hash}.json"]

@@ -42,7 +42,13 @@ def quiet() -> Console:
 
 
 def run_tiny(
-    cells: list[Cell], out: Path, *, fresh: bool = False, trace: bool = False, report: bool = False
+    cells: list[Cell],
+    out: Path,
+    *,
+    fresh: bool = False,
+    trace: bool = False,
+    report: bool = False,
+    timing: bool = True,
 ) -> tuple[int, str]:
     """Run ``cells`` into ``out``, two at a time; return the exit status and what was shown.
 
@@ -62,6 +68,7 @@ def run_tiny(
             jobs=2,
             fresh=fresh,
             trace=trace,
+            timing=timing,
             console=console,
         )
     assert isinstance(console.file, io.StringIO)
