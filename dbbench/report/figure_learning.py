@@ -22,6 +22,7 @@ from dbbench.report.figure_style import (
     height_inches,
     legend_below,
     light_grid,
+    logarithmic_if_wide,
     say_left_out,
     shortened,
     width_points,
@@ -68,9 +69,12 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
     axes = figure.add_axes(
         (left / width_inches, foot / height, (width_inches - left - right) / width_inches, tall / height)
     )
+    less_is_better = headline is not None and headline.direction == "lower"
+    if less_is_better:
+        logarithmic_if_wide(axes, "y", (value for _, mean, _ in curves.values() for value in mean))
     _draw_lines(axes, curves, strokes)
     ways = [f"validation {name}"]
-    if headline is not None and headline.direction == "lower":
+    if less_is_better:
         ways = [f"validation {name} (lower is better)", f"validation {name} ↓"]
     axes.set_ylabel(first_fitting(figure, ways, 72 * tall))
     if not narrow:

@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dbbench.report.figure_style import (
     DOUBLE_COLUMN_INCHES,
@@ -26,6 +25,7 @@ from dbbench.report.figure_style import (
     height_inches,
     legend_below,
     light_grid,
+    logarithmic_if_wide,
     say_left_out,
     width_points,
     wrapped,
@@ -38,7 +38,6 @@ _LEFT_INCHES, _RIGHT_INCHES = 0.52, 0.09
 _LABEL_POINTS = {SINGLE_COLUMN_INCHES: 84.0, DOUBLE_COLUMN_INCHES: 130.0}
 _HEIGHT_INCHES = {SINGLE_COLUMN_INCHES: 2.3, DOUBLE_COLUMN_INCHES: 2.9}
 _LINE_POINTS = 9.0
-_LOG_ABOVE = 8.0
 _RADII = (6, 11, 17, 24, 32, 42, 54)
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in points from the axes' corner
@@ -125,15 +124,13 @@ def _front(points: pd.DataFrame) -> pd.DataFrame:
 def _scale(axes: Axes, shown: pd.DataFrame) -> None:
     peaks = shown["peak_bytes"].astype(float) / MIB
     axes.set_xlabel("live tensor bytes at the peak (MiB)", labelpad=2)
-    if peaks.min() > 0 and peaks.max() / peaks.min() > _LOG_ABOVE:
-        axes.set_xscale("log")
+    if logarithmic_if_wide(axes, "x", peaks):
         axes.set_xlabel("live tensor bytes at the peak (MiB, log scale)", labelpad=2)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(peaks.min() / 1.5, peaks.max() * 1.5)
     else:
         axes.set_xlim(0, peaks.max() * 1.15)
+    if (shown["metric_direction"] == "lower").all():
+        logarithmic_if_wide(axes, "y", shown["metric_mean"])
     axes.margins(y=0.12)
     axes.set_ylim(axes.get_ylim())  # settles the scale, which the places of the labels depend on
 
@@ -144,7 +141,10 @@ def _label(figure: Figure, axes: Axes, shown: pd.DataFrame, limit_points: float)
     points, obstacles = [], []
     for _, row in shown.iterrows():
         middle, sd = float(row["metric_mean"]), 0.0 if pd.isna(row["metric_sd"]) else float(row["metric_sd"])
-        ends = axes.transData.transform([(row["peak_bytes"] / MIB, middle + shift) for shift in (0, -sd, sd)])
+        fall = max(middle - axes.get_ylim()[0], 0.0)  # a log scale has no place for less than nothing
+        ends = axes.transData.transform(
+            [(row["peak_bytes"] / MIB, middle + shift) for shift in (0, -min(sd, fall), sd)]
+        )
         ends = (ends - (frame.x0, frame.y0)) * 72 / figure.dpi
         points.append((float(ends[0][0]), float(ends[0][1])))
         obstacles.append(

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import matplotlib
 import pandas as pd
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dbbench.errors import BadInput
 from dbbench.report.palette import Fill
@@ -28,6 +29,8 @@ DOUBLE_COLUMN_INCHES = 6.9
 #: What a figure's file adds to its name at each width.
 WIDTHS = {"": DOUBLE_COLUMN_INCHES, "_one_column": SINGLE_COLUMN_INCHES}
 FONT_POINTS = 7.0
+#: Values of which one is so many times another are many times apart: their axis is logarithmic.
+_LOG_ABOVE = 8.0
 #: A figure with a row or a line a variant shows so many: what fits a page, and what can be told apart. Of more than
 #: that it is a sample, which need not fill the page.
 MOST_VARIANTS, SAMPLE = 24, 12
@@ -219,6 +222,22 @@ def _points(figure: Figure, pixels: float) -> float:
 def height_inches(figure: Figure, artist: Any) -> float:
     """Return how tall an artist of the figure is when drawn."""
     return _points(figure, artist.get_window_extent(_renderer(figure)).height) / 72
+
+
+def logarithmic_if_wide(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> bool:
+    """Make an axis logarithmic, in plain numbers, where all values are positive and one is many times another.
+
+    On a linear one the small would lie on top of one another. Returns whether it did; the limits are left to others.
+    """
+    found = [float(value) for value in values]
+    if not found or min(found) <= 0 or max(found) <= _LOG_ABOVE * min(found):
+        return False
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    return True
 
 
 def light_grid(axes: Axes, axis: Any) -> None:

@@ -50,9 +50,11 @@ def flop_words(count: float, unit: str = "FLOPs") -> str:
 
 
 def score(value: Any) -> str:
-    """A figure of merit: three decimals below 10, two above."""
+    """A figure of merit: three decimals below 10, two above, and three digits where it is huge."""
     if pd.isna(value):
         return MISSING
+    if abs(value) >= 1e6:
+        return f"{value:.2e}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
