@@ -60,7 +60,8 @@ def test_tuning_reads_no_test_part_and_every_method_has_as_many_trials() -> None
             if path.stem.startswith(suite):
                 for cell in cells_of(str(path)).values():
                     assert (cell.final_split, cell.seed) == ("validation", 100)
-                    assert cell.task == reported.task or suite == "language"  # whose trials write no samples
+                    same = {"name", "sequence_length", "validation_fraction"}
+                    assert cell.task.model_dump(include=same) == reported.task.model_dump(include=same)
                     key = cell.method, cell.budget.value
                     trials[key] = trials.get(key, 0) + 1
         budgets = {budget for _, budget in trials}
