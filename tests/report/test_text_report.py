@@ -176,7 +176,7 @@ def test_one_line_hides_no_space_and_no_end(words: str, line: str) -> None:
 
 def test_the_page_and_the_tables_escape_what_was_written(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """And are the same bytes when built again."""
-    monkeypatch.setattr(summary, "write_figures", lambda run, table: {})
+    monkeypatch.setattr(summary, "write_figures", lambda figures: {})
     names = ("report.html", "summary.md", "tables/samples.tex", "tables/ways.tex", "tables/parts.tex")
     write_report(folder.path)
     built = {name: (folder.path / name).read_bytes() for name in names}
