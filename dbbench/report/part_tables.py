@@ -25,8 +25,6 @@ PART_NAMES = {
     "logits": "logits",
     "rest": "everything else",
 }
-#: Variants whose parts are listed role by role: a row of a part is long, and a page is to be sent.
-_DETAILED = 40
 NOTE = (
     "At the instant of the peak, as the roles above: a row sums to its peak to the byte, and a part that is not there "
     "may be at another instant. Blocks divide the layers alone; embedding, head and logits are there whole for any "
@@ -98,7 +96,7 @@ def _detail(found: dict[str, Parts]) -> Grid:
     roles = [role for role in ROLES if any(role in of for parts in found.values() for of in parts.values())]
     header = ["variant", "part", "bytes", *(ROLE_NAMES[role] for role in roles)]
     rows = []
-    for label, parts in list(found.items())[:_DETAILED]:
+    for label, parts in found.items():
         sums = dict.fromkeys(roles, 0)
         for part, sizes in parts.items():
             for role, size in sizes.items():
@@ -106,10 +104,7 @@ def _detail(found: dict[str, Parts]) -> Grid:
             if sizes:
                 rows.append(_detail_row(label, PART_NAMES[part], sizes, roles))
         rows.append(_detail_row(label, "peak", sums, roles))
-    folded = f"Exact bytes of {len(found):,} variants"
-    if len(found) > _DETAILED:
-        folded = f"Exact bytes of the first {_DETAILED} of {len(found):,} variants; the traces have all"
-    return Grid(header, rows, left=2, folded=folded)
+    return Grid(header, rows, left=2, folded=f"Exact bytes of {len(found):,} variants")
 
 
 def _detail_row(label: str, part: str, sizes: Mapping[str, int], roles: Sequence[str]) -> list[Cell]:

@@ -43,7 +43,7 @@ def test_ten_thousand_records_are_reported_on_in_20_seconds_and_one_gibibyte(tmp
     assert len(pd.read_parquet(tmp_path / "results.parquet")) == count - TORN
     page = (tmp_path / "summary.md").read_text()
     assert page.count("truncated or not JSON") == TORN
-    assert "250 of 3,400 rows" in page and "60 of 3,400 rows" in done.stdout
+    assert "300 of 3,400 rows" in page and "60 of 3,400 rows" in done.stdout
     assert len(pd.read_csv(tmp_path / "summary.csv")) == 3_400
     for name in ("memory_split", "pareto_one_column", "flops", "learning_one_column"):
         assert (tmp_path / "figures" / f"{name}.pdf").stat().st_size < 300_000

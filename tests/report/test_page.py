@@ -288,7 +288,7 @@ def test_ten_thousand_records_make_a_page_in_seconds_that_can_still_be_sent(tmp_
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
         assert len(page.encode()) < PAGE_BYTES
         assert ('id="timeline-data"' in page) == traced
-        assert "The tables below show 250 of 3,400 configurations" in page
+        assert "The tables below show 300 of 3,400 configurations" in page
         assert re.search(r"Not listed: .* and \d,\d+ more", page)
         for configuration in run.configurations[::100]:
             folder.write_trace(configuration.costliest.row.config_hash, trace_of(configuration.costliest))

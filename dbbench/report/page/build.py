@@ -56,7 +56,7 @@ _CAPTIONS = {
 #: A page has 5 MB for everything, 2 MB of it the charting library; trees have what figures, timelines and tables leave.
 _PAGE_BYTES, _FIGURES_BYTES = 4_900_000, 1_500_000
 #: What the tables take: in any case, a row of each of them, and a node of a tree.
-_TABLES_BYTES, _ROW_BYTES, _NODE_BYTES = 150_000, 5_000, 300
+_TABLES_BYTES, _ROW_BYTES, _NODE_BYTES = 150_000, 4_400, 300
 
 
 @dataclass(frozen=True)

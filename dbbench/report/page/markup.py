@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from dbbench.report.document import CODE, DATA, STRONG, Block, Bullets, Cell, Section, plain
 
 #: A page lists so many rows of a table and lines of a list; what is left out is counted.
-ROWS, LINES = 250, 60
+ROWS, LINES = 300, 60
 #: A longer text in a cell, such as an error with its traceback, is cut; the record has the rest.
 CELL_CHARACTERS = 600
 
