@@ -32,7 +32,7 @@ from dbbench.methods.base import Plan, StepReport
 from dbbench.methods.diffusion_blocks import DiffusionBlocks
 from dbbench.networks import base as networks
 from dbbench.tasks.base import Batch
-from dbbench.tasks.masks import FIRST_TIME, UnderMasks, spread
+from dbbench.tasks.masks import FIRST_TIME, UnderMasks, spread, uniform_for
 
 
 class MaskedBlocks(DiffusionBlocks):
@@ -77,8 +77,7 @@ class MaskedBlocks(DiffusionBlocks):
         optimizer = self.activate(plan)
         assert batch.clean is not None
         t = spread(batch.samples, self.interval(block), streams.generator("time", block, plan.block_step))
-        generator = streams.generator("noise", block, plan.block_step)
-        uniform = torch.rand(batch.clean.shape, generator=generator, device=generator.device)
+        uniform = uniform_for(batch.clean, streams.generator("noise", block, plan.block_step))
         own = self.task.masked(batch.clean, t, uniform)
         del uniform
         with self.autocast():

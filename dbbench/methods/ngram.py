@@ -98,13 +98,11 @@ class NGram(Method):
         return [(0, step == steps - 1) for step in range(steps)]
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
-        if batch.targets.untyped_storage().device.type == "meta":
-            raise NotImplementedError(self.not_on_fakes)
         loss = -self._probability(batch).log().mean()
         if plan.block_step < (self.task.batches_per_epoch or plan.block_step + 1):
             for table, contexts, known in self._by_length(batch.inputs):
                 table.count((contexts * self.vocabulary + batch.targets)[known])
-        return StepReport(loss, 0, len(batch.targets))
+        return StepReport(loss, 0, batch.samples)
 
     def _by_length(self, inputs: Tensor) -> Iterator[tuple[Table, Tensor, Tensor]]:
         """Yield each table with the number of the context of every place, and whether the window has so long a one.

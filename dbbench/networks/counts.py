@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from torch import Tensor, nn
 
 from dbbench.errors import BadInput
-from dbbench.networks import base
 from dbbench.networks.base import InputShape, State, require_kind
+from dbbench.networks.layerless import Layerless
 
 _NOTHING = "network.name: 'counts' computes nothing; it is for the method 'ngram'"
 
 
-class Counts(base.Network):
+class Counts(Layerless):
     """It takes tokens and has neither layers nor parameters."""
 
-    presets: ClassVar[Mapping[str, tuple[int, ...]]] = {"tiny": (0,)}
-    fields = ("depth",)
+    called = "counts"
 
     def __init__(self, shape: InputShape) -> None:
-        super().__init__()
-        require_kind("counts", shape, "tokens")
+        super().__init__(shape)
+        require_kind(self.called, shape, "tokens")
         self.width = 0
-        self.layers = nn.ModuleList()
-
-    @classmethod
-    def build(
-        cls,
-        size: str,
-        shape: InputShape,
-        options: base.BaseOptions,
-        depth: int | None = None,
-        condition_width: int | None = None,
-    ) -> Self:
-        if depth or condition_width:
-            raise BadInput("network.name: 'counts' has no layers, so neither a depth nor blocks")
-        return cls(shape)
 
     def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
         raise BadInput(_NOTHING)

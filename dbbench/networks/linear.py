@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from torch import Tensor, nn
 
-from dbbench.errors import BadInput
-from dbbench.networks import base
 from dbbench.networks.base import InputShape, State, require_kind
+from dbbench.networks.layerless import Layerless
 
 
 class _Readout(nn.Linear):
@@ -17,32 +15,17 @@ class _Readout(nn.Linear):
         return super().forward(features.to(self.weight.dtype))
 
 
-class LinearClassifier(base.Network):
+class LinearClassifier(Layerless):
     """Multinomial logistic regression on flattened pixels; it has no layers to update, only its head."""
 
-    presets: ClassVar[Mapping[str, tuple[int, ...]]] = {"tiny": (0,)}
-    fields = ("depth",)
+    called = "linear"
 
     def __init__(self, shape: InputShape) -> None:
-        super().__init__()
-        require_kind("linear", shape, "images")
+        super().__init__(shape)
+        require_kind(self.called, shape, "images")
         assert shape.image_size is not None and shape.channels is not None
         self.width, self.classes = shape.channels * shape.image_size**2, shape.classes
-        self.layers = nn.ModuleList()
         self.head = self.make_head()
-
-    @classmethod
-    def build(
-        cls,
-        size: str,
-        shape: InputShape,
-        options: base.BaseOptions,
-        depth: int | None = None,
-        condition_width: int | None = None,
-    ) -> Self:
-        if depth or condition_width:
-            raise BadInput("network.name: 'linear' has no layers, so neither a depth nor blocks")
-        return cls(shape)
 
     def embed(self, inputs: Tensor, target: Tensor | None = None) -> State:
         return State(inputs.flatten(1))

@@ -104,11 +104,15 @@ def with_past(k: Tensor, v: Tensor, context: dict[str, Any]) -> tuple[Tensor, Te
     return k, v
 
 
-def waves(tokens: int, head_width: int) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of the angles by which a head's pairs turn at each position, [tokens, 1, pairs]."""
+def keep_waves(network: nn.Module, tokens: int, head_width: int) -> None:
+    """Give ``network`` the buffers ``cos`` and ``sin`` of the angles by which a head's pairs turn at each position.
+
+    Each is [tokens, 1, pairs].
+    """
     half = head_width // 2
     angles = torch.arange(tokens)[:, None, None] * ROPE_BASE ** (-torch.arange(half) / half)
-    return angles.cos(), angles.sin()
+    network.register_buffer("cos", angles.cos())
+    network.register_buffer("sin", angles.sin())
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -199,9 +203,7 @@ class Llama(base.Network):
         self.condition_width = condition_width
         self.embedding = Embedding(shape.classes, width)
         table = cast(nn.Parameter, self.embedding.weight)
-        cos, sin = waves(self.tokens, width // heads)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        keep_waves(self, self.tokens, width // heads)
         self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_width, condition_width) for _ in range(depth))
         self.head = TokenHead(width, shape.classes, condition_width, table if tied else None)
 

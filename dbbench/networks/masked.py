@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dbbench.errors import BadInput
 from dbbench.networks import base
 from dbbench.networks.base import InputShape, State, require_kind
-from dbbench.networks.llama import DecoderLayer, Embedding, TokenHead, waves
+from dbbench.networks.llama import DecoderLayer, Embedding, TokenHead, keep_waves
 from dbbench.networks.parts import NoiseEmbedding
 
 #   size     depth  width  heads  mlp_width  source
@@ -51,9 +51,7 @@ class Masked(base.Network):
         self.width, self.classes = width, shape.classes
         self.embedding = Embedding(shape.classes + 1, width)  # the last row is the mask's
         self.noise = NoiseEmbedding(width)
-        cos, sin = waves(shape.sequence_length, width // heads)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        keep_waves(self, shape.sequence_length, width // heads)
         self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_width, width) for _ in range(depth))
         self.head = self.make_head()
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from dbbench.networks import base
 from dbbench.networks.base import InputShape, State, require_kind
-from dbbench.networks.llama import DecoderLayer, Embedding, RMSNorm, TokenHead, waves
+from dbbench.networks.llama import DecoderLayer, Embedding, RMSNorm, TokenHead, keep_waves
 from dbbench.networks.parts import modulate
 
 #   size     depth  width  heads  mlp_width  prelude  coda  recurrences  source
@@ -109,9 +109,7 @@ class Recurrent(base.Network):
         self.width, self.classes, self.recurrences = width, shape.classes, recurrences
         self.condition_width = condition_width
         self.embedding = Embedding(shape.classes, width)
-        cos, sin = waves(shape.sequence_length, width // heads)
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
+        keep_waves(self, shape.sequence_length, width // heads)
         plain = (width, heads, mlp_width, None, norms)
         self.prelude = nn.ModuleList(RecurrentLayer(*plain) for _ in range(prelude))
         self.layers = nn.ModuleList(

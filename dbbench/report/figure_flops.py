@@ -40,8 +40,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
 
     In one column a label stands above its two bars, so that its length takes nothing from their scale.
     """
-    table = trained(table)
-    counted = table[(table["status"] == "ok") & table["flops_step"].notna()]
+    counted = trained(table[(table["status"] == "ok") & table["flops_step"].notna()])
     if counted.empty:
         raise NothingToDraw("no cell with a FLOP count finished")
     shown = counted.iloc[drawable(range(len(counted)))]

@@ -40,8 +40,7 @@ def draw(run: Run, table: pd.DataFrame, width_inches: float = DOUBLE_COLUMN_INCH
 
     In one column a label stands above its bar, so that its length takes nothing from the bars' scale.
     """
-    table = trained(table)
-    finished = table[(table["status"] == "ok") & table["peak_bytes"].notna()]
+    finished = trained(table[(table["status"] == "ok") & table["peak_bytes"].notna()])
     if finished.empty:
         raise NothingToDraw("no cell with a peak finished")
     lost = table[(table["status"] != "ok") & ~table["variant"].isin(table.loc[table["status"] == "ok", "variant"])]

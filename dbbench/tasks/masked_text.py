@@ -34,7 +34,7 @@ from dbbench.streams import Streams
 from dbbench.tasks.base import Batch, Metric, Split
 from dbbench.tasks.masks import UnderMasks, uniform_for
 from dbbench.tasks.sampling import unmasked
-from dbbench.tasks.text import Plays, Text, TextDataset, TextFolder, TextOptions
+from dbbench.tasks.text import Plays, Text, TextDataset, TextFolder, TextOptions, perplexity
 
 LEAST_TIME = 1e-6  # an evaluation's, where 1/t must be finite
 Count = Annotated[int, Field(ge=1)]
@@ -109,7 +109,7 @@ class MaskedText(UnderMasks, Text):
         return {
             "bits_per_character": nats * bits_per_nat,
             "standard_error": math.sqrt(variance / windows) * bits_per_nat,
-            "perplexity": math.exp(nats) if nats < 700 else math.inf,
+            "perplexity": perplexity(nats),
         }
 
 

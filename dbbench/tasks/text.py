@@ -178,13 +178,18 @@ class Text(NextToken):
         mean_nats = sums["nats"] / sums["tokens"]
         return {
             "bits_per_character": sums["nats"] / math.log(2) / sums["characters"],
-            "perplexity": math.exp(mean_nats) if mean_nats < 700 else math.inf,
+            "perplexity": perplexity(mean_nats),
         }
 
     def _batch(self, part: str, starts: np.ndarray) -> Batch:
         windows = self._tokens[part][starts[:, None] + np.arange(self._length + 1)]
         tokens = torch.from_numpy(windows).to(self.streams.device)
         return Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+
+
+def perplexity(nats: float) -> float:
+    """Return exp(nats), infinity where that is more than a float holds."""
+    return math.exp(nats) if nats < 700 else math.inf
 
 
 class Plays(Text):

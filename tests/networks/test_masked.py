@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from stirred import stirred
 from torch import Tensor
 
 from dbbench.errors import BadInput
-from dbbench.networks.base import InputShape, State, initialise
+from dbbench.networks.base import InputShape, State
 from dbbench.networks.masked import SIZES, Masked
-from dbbench.streams import Streams
 
 VOCABULARY, TOKENS, WIDTH = 11, 6, 32
 SHAPE = InputShape(VOCABULARY, "masked_tokens", sequence_length=TOKENS)
@@ -19,14 +19,7 @@ HALF = torch.full((2,), 0.5)
 
 def masked() -> Masked:
     """Return the smallest network, its modulation no longer at zero."""
-    network = Masked.build("micro", SHAPE, Masked.Options(), depth=2)
-    initialise(network, Streams(0))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "modulation" in name:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return network.eval()
+    return stirred(Masked.build("micro", SHAPE, Masked.Options(), depth=2))
 
 
 def logits(network: Masked, tokens: Tensor, t: Tensor = HALF) -> Tensor:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stirred import stirred
 from torch import Tensor
 
-from dbbench.networks.base import InputShape, State, initialise
+from dbbench.networks.base import InputShape, State
 from dbbench.networks.recurrent import SIZES, Recurrent
-from dbbench.streams import Streams
 
 VOCABULARY, TOKENS, WIDTH = 11, 6, 32
 SHAPE = InputShape(VOCABULARY, "tokens", sequence_length=TOKENS)
@@ -19,14 +19,7 @@ TEXT = torch.randint(VOCABULARY, (2, TOKENS), generator=torch.Generator().manual
 
 def recurrent(condition_width: int | None = None, **options: object) -> Recurrent:
     """Return the smallest network, its modulation no longer at zero."""
-    network = Recurrent.build("micro", SHAPE, Recurrent.Options(**options), condition_width=condition_width)
-    initialise(network, Streams(0))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "modulation" in name:
-                parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return network.eval()
+    return stirred(Recurrent.build("micro", SHAPE, Recurrent.Options(**options), condition_width=condition_width))
 
 
 @pytest.mark.parametrize("norms", ["sandwich", "pre"])
