@@ -132,7 +132,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _private_symbols() -> Iterator[Finding]:
-    from dbbench.measure.private import self_test
+    from dbbench.measure.self_test import self_test
 
     for symbol, works, purpose in self_test():
         remedy = "" if works else "install a torch of the tested range"

@@ -19,6 +19,7 @@ Its figures, by the name of the metric:
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections import Counter
@@ -30,6 +31,8 @@ import pandas as pd
 from dbbench.errors import BadInput
 from dbbench.gate.tolerance import DEVICE, EXACT, NOISE, Tolerance
 from dbbench.report.run import Configuration, Run
+from dbbench.report.unseen import blind_spots
+from dbbench.report.unseen import notes as notes_of
 from dbbench.report.verdict import Sample
 from dbbench.results.frames import mean_sd
 from dbbench.results.holdings import AtPeak, InPhase, held_at_own_peaks, held_at_peak, peaks_of_blocks, peaks_of_phases
@@ -163,6 +166,10 @@ def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict
                 failed[name] = f"seed {record.row.seed} {record.row.status.replace('_', ' ')}{why}"
         if configuration.costliest is None:
             continue
+        notes += [f"{name}: {line}" for line in notes_of(unmeasured_of(configuration.costliest.row))]
+        if unseen := unseen_of(configuration.costliest.row):
+            failed[name] = unseen
+            continue
         try:
             cell = _with_seeds(cell_of(name, configuration.costliest, _trace(run, configuration)), configuration)
         except BadInput as error:  # a torn trace costs its own cell
@@ -175,6 +182,16 @@ def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict
     for label in run.without_record:
         failed[cell_name(run.name, label.partition(" · ")[0])] = f"{label} left no record that can be read"
     return cells, failed, notes
+
+
+def unseen_of(row: Row) -> str:
+    """Say why no figure of a cell can be vouched for: the ledger could not see all of its work. '' where it could."""
+    return "; ".join(blind_spots(row.unseen_own_peak_bytes, unmeasured_of(row)))
+
+
+def unmeasured_of(row: Row) -> dict[str, int]:
+    """Return the work of a cell that was not measured: times by kind."""
+    return dict(json.loads(row.unmeasured_work)) if row.unmeasured_work else {}
 
 
 def _bytes(row: Row) -> list[tuple[str, int]]:

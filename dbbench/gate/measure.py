@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dbbench.gate.cells import Cell, cell_name, cell_of, cells_of_run
+from dbbench.gate.cells import Cell, cell_name, cell_of, cells_of_run, unmeasured_of, unseen_of
 from dbbench.gate.check import Measurement
 from dbbench.report.run import Run
+from dbbench.report.unseen import notes as notes_of
 from dbbench.results.record import Record
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def from_estimates(what: str, suite: str, estimated: Iterable[Estimated], whole:
     failed: dict[str, str] = {}
     notes: list[str] = []
     for name, record, events in estimated:
-        if record.row.status == "ok" and events is not None:
+        notes += [f"{name}: {line}" for line in notes_of(unmeasured_of(record.row))]
+        if unseen := unseen_of(record.row):
+            failed[name] = unseen
+        elif record.row.status == "ok" and events is not None:
             cells.append(cell_of(name, record, events()))
         elif record.not_measurable:
             notes.append(f"{name}: not measured: {record.not_measurable}")

@@ -145,6 +145,7 @@ def memory_columns(measured: Measured) -> dict[str, Any]:
         "flops_inference": measured.flops_inference,
         "attention_kernel": measured.attention,
         "uncounted_ops": json.dumps(measured.uncounted, sort_keys=True) if measured.uncounted else "",
+        "unmeasured_work": json.dumps(measured.trace.left, sort_keys=True) if measured.trace.left else "",
     }
     if peaks.device_peak_bytes is not None:
         columns["kernel_workspace_bytes"] = peaks.device_peak_bytes - account.peak_bytes

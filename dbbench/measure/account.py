@@ -27,7 +27,7 @@ _PASSING = ("activations", "weight_casts")
 class Account:
     """A traced stretch in figures; every number of bytes is exact.
 
-    ``peak_op`` and ``peak_module`` made the allocation that reached the peak. ``unseen_bytes`` were there before the
+    ``peak_op`` and ``peak_module`` made the allocation that reached the peak. ``resident_bytes`` were there before the
     ledger opened; ``undeclared_bytes`` are those of them in no declared role.
     """
 
@@ -42,12 +42,14 @@ class Account:
     held: list[Held] = field(default_factory=list)
     inference_peak_bytes: int | None = None
     window_peaks: list[tuple[Window, int]] = field(default_factory=list)
-    unseen_bytes: int = 0
+    resident_bytes: int = 0
     undeclared_bytes: int = 0
 
 
 def role_of(trace: Trace, number: int) -> str:
-    """Return the role of storage ``number``: by identity, else by what kept it, else temporary."""
+    """Return the role of storage ``number``: unseen, else by identity, else by what kept it, else temporary."""
+    if number in trace.unseen:
+        return "unseen"
     known = trace.identity.get(number)
     if known is not None:
         return known[0]
@@ -66,11 +68,11 @@ class _Replay:
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
         self.roles = [role_of(trace, number) for number in range(len(trace.birth_op))]
-        self.live: Counter[int] = Counter(trace.unseen)
+        self.live: Counter[int] = Counter(trace.before)
         self.sums: dict[str, int] = dict.fromkeys(ROLES, 0)
-        for number, size in trace.unseen.items():
+        for number, size in trace.before.items():
             self.sums[self.roles[number]] += size
-        self.total = sum(trace.unseen.values())
+        self.total = sum(trace.before.values())
 
     def apply(self, event: int) -> str:
         number, delta = self.trace.event_storage[event], self.trace.event_bytes[event]
@@ -137,8 +139,8 @@ def _replayed(trace: Trace) -> tuple[Account, int]:
             result.peak_bytes, peak = total, instant
     inference = [most for window, most in result.window_peaks if window.kind == "inference"]
     result.inference_peak_bytes = max(inference, default=None)
-    result.unseen_bytes = sum(trace.unseen.values())
-    result.undeclared_bytes = sum(size for number, size in trace.unseen.items() if number not in trace.identity)
+    result.resident_bytes = sum(trace.before.values())
+    result.undeclared_bytes = sum(size for number, size in trace.before.items() if number not in trace.identity)
     return result, peak
 
 
@@ -150,8 +152,8 @@ def own_peaks_within(trace: Trace, inside: Callable[[str], bool]) -> dict[str, i
     roles = [role_of(trace, number) for number in range(len(trace.birth_op))]
     counts = [inside(_place(trace, number, role)[0]) for number, role in enumerate(roles)]
     pairs = zip(trace.event_storage, trace.event_bytes, strict=True)
-    unseen = {number: size for number, size in trace.unseen.items() if counts[number]}
-    part = replace(trace, event_bytes=[size * counts[number] for number, size in pairs], unseen=unseen)
+    before = {number: size for number, size in trace.before.items() if counts[number]}
+    part = replace(trace, event_bytes=[size * counts[number] for number, size in pairs], before=before)
     return _replayed(part)[0].own_peaks
 
 
@@ -188,6 +190,8 @@ def _place(trace: Trace, number: int, role: str) -> tuple[str, str, str | None]:
     birth = trace.birth_op[number]
     op = trace.op_name[birth] if birth >= 0 else BEFORE
     module = trace.op_module[birth] if birth >= 0 else ""
+    if role == "unseen":
+        return module, op, trace.unseen[number]
     known = trace.identity.get(number)
     if known is None:
         if role == "activations":

@@ -344,7 +344,7 @@ class _Replay:
 
     def begin(self) -> None:
         """Allocate what is alive, in order of birth."""
-        sizes = Counter(self.trace.unseen)
+        sizes = Counter(self.trace.before)
         for number, size in zip(self.trace.event_storage[: self.position], self.trace.event_bytes, strict=False):
             sizes[number] += size
         for number in sorted(sizes):

@@ -29,6 +29,7 @@ _LEAST_BYTES = 1024
 #: Functions and objects that hold tensors only because they measure.
 _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases", "dbbench.pytest_plugin.")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 #: Tables of a module that lead to code of others.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 #: Where code that is not the user's is installed; its modules' variables are not searched.
@@ -66,6 +67,17 @@ def find_holders(
         search.look_at(_globals(mine), _DEEP)
         search.follow_graphs()
     return search.found
+
+
+def variables_from(frame: FrameType | None) -> tuple[list[Variable], Iterator[Variable]]:
+    """Return the variables of everybody's functions outward from ``frame``, and those of modules."""
+    mine, _ = _frames(frame)
+    return _variables(mine), _globals(mine)
+
+
+def is_ours(value: Any) -> bool:
+    """Tell whether ``value`` leads to no tensor, or only to those of a measurement."""
+    return isinstance(value, _LEAVES) or type(value).__module__.startswith(_OURS)
 
 
 def _variables(frames: list[FrameType]) -> list[Variable]:
@@ -128,7 +140,7 @@ class _Search:
         most_seen = len(self._seen) + _MOST_OBJECTS
         while queue and self.wanted and len(self._seen) < most_seen:
             path, value, depth = queue.popleft()
-            if isinstance(value, _LEAVES) or id(value) in self._seen or type(value).__module__.startswith(_OURS):
+            if id(value) in self._seen or is_ours(value):
                 continue
             self._seen.add(id(value))
             if isinstance(value, Tensor):
@@ -152,7 +164,7 @@ class _Search:
 
     def follow_graphs(self) -> None:
         """Look at what the nodes behind the tensors that were met keep."""
-        seen: set[int] = set()
+        seen: set[Any] = set()
         for name, root in self._graphs:
             for node in private.nodes_behind(root, seen):
                 if not self.wanted:
@@ -217,6 +229,17 @@ def _parts_of_module(path: str, module: torch.nn.Module) -> Iterator[tuple[str, 
             yield from ((f"hook of {path}", hook) for hook in list(inner.values()))
         elif not key.startswith("_") or key == "__wrapped__":
             yield f"{path}.{key}", inner
+
+
+def beside_its_parts(module: torch.nn.Module) -> Iterator[Any]:
+    """Yield what hangs on ``module`` and is no parameter, buffer or part of it: its hooks, and what it keeps."""
+    for key, inner in vars(module).items():
+        if type(inner) in _PLAIN or key in ("_parameters", "_buffers", "_modules"):
+            continue
+        if key in _HOOKS:
+            yield from inner.values()
+        elif not key.startswith("_"):
+            yield inner
 
 
 def _parts_of_exception(path: str, error: BaseException) -> Iterator[tuple[str, Any]]:

@@ -22,21 +22,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.measure import account as accounts
-from dbbench.measure.census import existing, take_census
+from dbbench.measure.census import existing, reachable, take_census
 from dbbench.measure.flops import UncountedOps
 from dbbench.measure.holders import NOBODY, Variable, find_holders
-from dbbench.measure.identity import Identities, note, tensors_in
+from dbbench.measure.identity import Identities, note
+from dbbench.measure.optimizers import tensors_in
 from dbbench.measure.recorder import Recorder
 from dbbench.phases import phase
 from dbbench.results.roles import IDENTITY_ROLES
 from dbbench.results.trace import Trace, Window
+
+#: What a ledger takes in of what exists already as it opens.
+Census = bool | Literal["variables"] | Callable[[Tensor], bool]
 
 
 def _none() -> Sequence[Any]:
@@ -47,8 +51,10 @@ class BareLedger:
     """Records between ``__enter__`` and ``__exit__``.
 
     ``device_type`` is the device whose bytes count; ``fake`` says that fake tensors stand for them. ``census`` takes in
-    what exists already when it opens, or of that the tensors for which it is true. ``strict`` raises `UncountedOps` at
-    the end of a step with an op whose FLOPs it cannot count. A ledger opened without any `step` inside treats its whole
+    what exists already when it opens: whatever Python knows of, of that the tensors for which it is true, or what
+    ``"variables"`` lead to. ``strict`` raises `UncountedOps` at the end of a step with an op whose FLOPs it cannot
+    count. Before each step Python's cycle collector runs, in full with ``collect``, else over what is young: what died
+    in a cycle long ago may then still be there, and counts. A ledger opened without any `step` inside treats its whole
     body as step 0.
     """
 
@@ -57,12 +63,14 @@ class BareLedger:
         device_type: str = "cpu",
         *,
         fake: bool = False,
-        census: bool | Callable[[Tensor], bool] = False,
+        census: Census = False,
         strict: bool = False,
+        collect: bool = True,
     ) -> None:
         self._recorder = Recorder(device_type, self._boundary, fake)
         self._identities = Identities(self._recorder)
-        self._census, self._strict = census, strict
+        self._census, self._strict, self._collect = census, strict, collect
+        self._census_complete = True
         self._thread = 0
         self._steps_begun = 0
         self._holders: list[Variable] = []
@@ -83,6 +91,11 @@ class BareLedger:
         return dict(self._uncounted)
 
     @property
+    def unmeasured_work(self) -> dict[str, int]:
+        """Work that left for where nothing of it is seen: child processes, replays of CUDA graphs; times by kind."""
+        return dict(self.trace.left)
+
+    @property
     def attention(self) -> str:
         """The families of attention kernel that were called, such as ``flash``; '' for none."""
         return ", ".join(sorted(self._recorder.flops.attention))
@@ -96,15 +109,26 @@ class BareLedger:
         self._recorder.open()
         self._thread = threading.get_ident()
         if self._census:
-            with self._recorder.aside():
-                gc.collect()
-                tensors, self._modules_before = existing()
-                if callable(self._census):
-                    counts = self._census
-                    tensors = [tensor for tensor in tensors if counts(tensor)]
-                    self._modules_before = [m for m in self._modules_before if all(map(counts, m.parameters()))]
-                take_census(self._recorder, tensors)
+            with self._recorder.aside(), collector_at_rest():
+                if self._collect and self._census != "variables":
+                    gc.collect()
+                self._take_census()
         return self
+
+    def _take_census(self) -> None:
+        if self._census == "variables":
+            tensors, self._modules_before, self._census_complete = reachable(sys._getframe(2), self._declared())
+        else:
+            tensors, self._modules_before = existing()
+        if callable(self._census):
+            counts = self._census
+            tensors = [tensor for tensor in tensors if counts(tensor)]
+            self._modules_before = [m for m in self._modules_before if all(map(counts, m.parameters()))]
+        take_census(self._recorder, tensors)
+
+    def _declared(self) -> Iterable[Any]:
+        """Return the models and optimizers that are to be declared as soon as the census is taken."""
+        return ()
 
     def __exit__(self, kind: Any, error: BaseException | None, *details: object) -> None:
         unmarked = not self.trace.windows
@@ -114,7 +138,7 @@ class BareLedger:
                 self._recorder.settle()
                 self._windows_end(Window("step", 0, 0, 0), error)
             with self._recorder.aside():
-                self._identities.take()
+                self._identities.take_again()
         finally:
             self._identities.close()
             self._holders.clear()
@@ -132,7 +156,7 @@ class BareLedger:
 
         Of several models, each one's module paths begin with its name. Raises BadInput for a compiled model.
         """
-        with self._recorder.aside():
+        with self._recorder.aside(), collector_at_rest():
             self._identities.watch({"": model} if isinstance(model, nn.Module) else model, optimizers, others)
 
     def declare(self, role: str, name: str, tensors: Any) -> None:
@@ -165,6 +189,7 @@ class BareLedger:
         recorder = self._recorder
         self._begin()
         depth = recorder.clock.depth
+        gc.collect(2 if self._collect else 1)
         with collector_at_rest():
             recorder.flops.take()
             recorder.flops.uncounted.clear()  # of what ran between steps
@@ -181,11 +206,12 @@ class BareLedger:
                 self._windows_end(window, failure)
         self._check_strict()
 
-    def _begin(self) -> None:
+    def _begin(self, just_declared: bool = False) -> None:
         """Leave set-up: a step begins."""
         self._recorder.clock.begin_steps()
         self._recorder.settle()
-        self._identities.refresh()
+        if not just_declared:
+            self._identities.refresh()
         self._name_survivors()
         self._steps_begun += 1
 
@@ -220,7 +246,7 @@ class BareLedger:
     # -- who holds what has outlived its phase ------------------------------------------------------------------
 
     def _boundary(self) -> None:
-        self._identities.take()
+        self._identities.take_again()
         trace, unnamed = self.trace, self._recorder.unnamed
         self._find_holders(number for number in unnamed if number not in trace.identity and number not in trace.saved)
         unnamed.clear()
@@ -245,7 +271,7 @@ class BareLedger:
             self._find_holders(number for number in old if number not in self.trace.identity)
         for number in old:
             del self._named[number]
-            if self.trace.outlived[number] == NOBODY:
+            if self.trace.outlived[number] in (None, NOBODY):
                 self.trace.outlived[number] = names[number]
 
     def _find_holders(self, numbers: Iterable[int]) -> None:
@@ -253,7 +279,11 @@ class BareLedger:
         if not wanted:
             return
         found = find_holders(wanted, self._innermost_frame(), self._holders)
-        for number, _ in wanted.values():
+        for number, size in wanted.values():
+            if number not in found and self._identities.bucket_of(number, size):
+                continue
+            if number not in found and self._recorder.scripted:
+                self.trace.saved[number] = "kept by a scripted graph"
             self.trace.outlived[number] = found.get(number, NOBODY)
             self._named[number] = self._steps_begun
 
@@ -265,10 +295,11 @@ class BareLedger:
 
 
 @contextmanager
-def collector_at_rest(collect: bool = True) -> Iterator[None]:
-    """Let Python's cycle collector run once, unless it just has, and then not before the end."""
-    if collect:
-        gc.collect()
+def collector_at_rest() -> Iterator[None]:
+    """Keep Python's cycle collector from running.
+
+    Nothing grows old while it rests, so what one stretch leaves in cycles is young when the next begins.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -7,6 +7,7 @@ is the backward, or a recompute inside a checkpoint. Everything else is forward.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 
 import torch
 
@@ -23,7 +24,7 @@ class PhaseClock:
         self._ended = ended
         self._marks: list[Phase] = []
         self._phase: Phase = ("setup", 0)
-        self._count = 0
+        self._numbers = count(1)
         self._tasks: list[int] = []  # the backwards that run, the outermost first
         self._recomputing = False
 
@@ -51,8 +52,7 @@ class PhaseClock:
         if not self._marks:
             self.now()  # a backward that is over ends here
         if name is not None:
-            self._count += 1
-            self._marks.append((name, self._count))
+            self._marks.append((name, next(self._numbers)))
         elif self._marks:
             self._ended(self._marks.pop()[1])
 
@@ -82,8 +82,7 @@ class PhaseClock:
             self._end_tasks(0)
         else:
             self._ended(self._phase[1])
-        self._count += 1
-        self._phase = ("forward", self._count)
+        self._phase = ("forward", next(self._numbers))
 
     def _enter_backward(self, task: int) -> None:
         if task in self._tasks:  # back from one that a reentrant checkpoint ran inside it
@@ -101,6 +100,35 @@ class PhaseClock:
         del self._tasks[keep:]
         for task in reversed(over):
             self._ended(_backward(task), _recompute(task))
+
+
+class ThreadClock(PhaseClock):
+    """The phases of another thread than the one that trains: its own backwards and marks, else what that one is in.
+
+    Work beside a backward of the main thread is forward; what it makes outlives its phase when that backward ends.
+    """
+
+    def __init__(self, main: PhaseClock, ended: Callable[..., None]) -> None:
+        super().__init__(ended)
+        self._main, self._numbers = main, main._numbers
+
+    def now(self) -> Phase:
+        if not self._marks and private.graph_task() == -1:
+            self._enter_forward()
+        return super().now()
+
+    def settle(self) -> None:
+        if not self._marks:
+            self._enter_forward()
+
+    def _enter_forward(self) -> None:
+        self._end_tasks(0)
+        name, number = self._main._marks[-1] if self._main._marks else self._main._phase
+        self._phase = ("forward" if name == "backward" else name, number)
+
+    def _enter_backward(self, task: int) -> None:
+        self._tasks = self._tasks or [task]  # the main thread's phase goes on
+        super()._enter_backward(task)
 
 
 def _backward(task: int) -> int:

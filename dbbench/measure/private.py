@@ -1,13 +1,11 @@
-"""Every private symbol of torch that the ledger rests on, in one place, and a test of each.
+"""Every private symbol of torch that the ledger rests on, in one place.
 
-All of them were read in torch 2.11 to 2.13. ``dbbench doctor`` runs `self_test`; if a release changes one, the row
-says which figure is lost, instead of a ledger that is quietly wrong.
+All of them were read in torch 2.11 to 2.13. ``dbbench doctor`` tries each (`dbbench.measure.self_test`).
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,9 +16,12 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint as torch_checkpoint
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode_stack,
+    is_traceable_wrapper_subclass,
+)
 from torch.utils.flop_counter import flop_registry
 
 __all__ = [
@@ -44,6 +45,7 @@ dispatch_keys = torch._C._dispatch_key_set
 _MOSTLY_PLAIN = (Tensor, torch.nn.Parameter, FakeTensor)
 _LEAF = 1 << 62  # all nodes that accumulate a gradient have the largest sequence number
 _saving_attributes: dict[type, tuple[str, ...]] = {}
+_out_of_sight: dict[type, bool] = {}
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -57,7 +59,7 @@ def next_sequence_number() -> int:
 
 
 def node_sequence_number(node: Any) -> int:
-    """Return the number that ``node`` got when the forward made it."""
+    """Return the number that ``node`` got when the forward made it, from its thread's own count."""
     return node._sequence_nr()
 
 
@@ -87,17 +89,26 @@ def same_kind(tensor: Tensor, other: Tensor) -> bool:
     return torch._has_compatible_shallow_copy_type(tensor, other)
 
 
-def nodes_behind(root: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield ``root`` and every node of the graph behind it whose number is not in ``seen``, which takes them in.
+def is_leaf_node(node: Any) -> bool:
+    """Tell whether ``node`` is a leaf's, which only takes gradients in and keeps nothing."""
+    return node_sequence_number(node) >= _LEAF
+
+
+def modes_in_force() -> list[TorchDispatchMode]:
+    """Return the dispatch modes that the thread that runs is under, the innermost last."""
+    return _get_current_dispatch_mode_stack()
+
+
+def nodes_behind(root: Any, seen: set[Any]) -> Iterator[Any]:
+    """Yield ``root`` and every node of the graph behind it that is not in ``seen``, which takes them in.
 
     A leaf's node, which only takes gradients in and keeps nothing, is left out.
     """
     pending = [root]
     while pending:
         node = pending.pop()
-        number = _LEAF if node is None else node_sequence_number(node)
-        if number < _LEAF and number not in seen:
-            seen.add(number)
+        if node is not None and node not in seen and not is_leaf_node(node):
+            seen.add(node)  # itself: each thread numbers its nodes from 0
             yield node
             pending.extend(following for following, _ in node.next_functions)
 
@@ -133,6 +144,21 @@ def kept_number(node: Any) -> Tensor | None:
     """Return the one-element tensor in which a product or quotient keeps a Python number, None where it keeps none."""
     number = getattr(node, "_saved_other", None)
     return number if isinstance(number, Tensor) and number.dim() == 0 else None
+
+
+def keeps_out_of_sight(node: Any) -> bool:
+    """Tell whether ``node`` is no op's of torch's own, but an ``autograd.Function`` or a graph of TorchScript's."""
+    kind = type(node)
+    known = _out_of_sight.get(kind)
+    if known is None:
+        named = kind.__name__ == "CppFunction"
+        known = _out_of_sight[kind] = named or issubclass(kind, torch.autograd.function.BackwardCFunction)
+    return known
+
+
+def is_scripted_graph(node: Any) -> bool:
+    """Tell whether ``node`` is the backward of a graph that TorchScript differentiated: what it keeps is in C++."""
+    return bool(node.name().endswith("DifferentiableGraphBackward"))
 
 
 def is_custom_function(node: Any) -> bool:
@@ -197,6 +223,50 @@ def first_of_its_hooks(parameter: Tensor, handle: Any) -> None:
     hooks.update(others)
 
 
+class _Table:
+    """The parameters or buffers of a scripted module, which are no dict."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._wrapped.keys()))
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        return iter(list(self._wrapped.items()))
+
+    def get(self, key: str) -> Tensor | None:
+        return dict(self._wrapped.items()).get(key)
+
+
+def table(module: torch.nn.Module, name: str) -> Any:
+    """Return the module's own ``_parameters`` or ``_buffers``, by key, as it is at any time."""
+    found = getattr(module, name)
+    return found if isinstance(found, dict) else _Table(found)
+
+
+def ddp_bucket_bytes(module: torch.nn.parallel.DistributedDataParallel) -> set[int]:
+    """Return the bytes of each gradient bucket, those of after the first backward included once they are made."""
+    told = module._get_ddp_logging_data()
+    sizes = f"{told.get('bucket_sizes', '')},{told.get('rebuilt_bucket_sizes', '')}".split(",")
+    return {int(size) for size in sizes if size.strip().isdigit()}
+
+
+def fsdp_groups(module: torch.nn.Module) -> list[Any] | None:
+    """Return the parameter groups that ``fully_shard`` has made for ``module``, None where it was not applied."""
+    told = getattr(type(module), "_get_fsdp_state", None)
+    if told is None:
+        return None
+    state = told(module)
+    groups = getattr(state, "_fsdp_param_groups", None)  # one group, in a field of its own, before torch 2.13
+    return [group for group in groups or [getattr(state, "_fsdp_param_group", None)] if group is not None]
+
+
+def fsdp_allocators(group: Any) -> list[tuple[str, Any]]:
+    """Return (what for, object whose ``allocate`` gives its buffers) of an FSDP2 parameter group."""
+    return [("all-gather", group._all_gather_comm), ("reduce-scatter", group._reduce_scatter_comm)]
+
+
 def is_compiled(module: torch.nn.Module) -> bool:
     """Tell whether calling ``module`` runs what ``torch.compile`` made of it."""
     return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
@@ -239,99 +309,3 @@ def events(profile: Any) -> Iterator[Any]:
         event = pending.pop()
         yield event
         pending.extend(event.children)
-
-
-def _storage_finaliser() -> bool:
-    freed: list[int] = []
-    tensor = torch.empty(8)
-    reference = weakref.ref(tensor.untyped_storage(), lambda _: freed.append(1))
-    view = tensor[2:]
-    del tensor
-    alive = not freed
-    del view
-    return alive and freed == [1] and reference() is None
-
-
-def _sequence_numbers() -> bool:
-    x = torch.ones(2, requires_grad=True)
-    before = next_sequence_number()
-    y = x * 2
-    return node_sequence_number(y.grad_fn) == before and next_sequence_number() == before + 1
-
-
-def _saved_by_nodes() -> bool:
-    x = torch.ones(2, requires_grad=True)
-    y, z = (x * 2.0).exp(), x * 3.0
-    number = kept_number(z.grad_fn)
-    (kept,) = saved_by(y.grad_fn)
-    return storage_key(kept) == storage_key(y) and number is not None and number.item() == 3.0
-
-
-def _graph_task() -> bool:
-    seen: list[tuple[int, Any]] = []
-    x = torch.ones(2, requires_grad=True)
-    y = x * 2
-    y.register_hook(lambda grad: seen.append((graph_task(), current_node())))
-    y.sum().backward()
-    return graph_task() == -1 and seen[0][0] != -1
-
-
-def _recomputation() -> bool:
-    entered: list[object] = []
-    original = saved_tensors_hooks.__enter__
-
-    def enter(hooks: saved_tensors_hooks) -> None:
-        entered.append(hooks)
-        original(hooks)
-
-    saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]
-    try:
-        x = torch.ones(2, requires_grad=True)
-        torch_checkpoint.checkpoint(lambda t: t.exp(), x, use_reentrant=False).sum().backward()
-    finally:
-        saved_tensors_hooks.__enter__ = original  # type: ignore[method-assign]
-    return any(is_recomputation(hooks) for hooks in entered)
-
-
-def _flop_formulas() -> bool:
-    shapes = ((2, 3), (3, 4))
-    whole = flop_registry[torch.ops.aten.mm](*map(torch.empty, shapes), out_val=torch.empty(2, 4))
-    return whole == flop_registry[torch.ops.aten.mm].__wrapped__(*shapes, out_shape=(2, 4)) == 2 * 2 * 3 * 4
-
-
-def _fake_tensors() -> bool:
-    with FakeTensorMode():
-        x = torch.ones(1 << 20, 1 << 20, requires_grad=True)
-        (x * 2).sum().backward()
-    return isinstance(x, FakeTensor) and x.grad is not None and x.grad.shape == x.shape
-
-
-def _allocator_events() -> bool:
-    cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile, torch.profiler.record_function("here"):
-        torch.empty(1024)
-    (start, end), *_ = ranges(profile, "here")
-    inside = {size: time for time, size in allocations(profile) if start <= time <= end}
-    return {4096, -4096} <= set(inside) and op_at(profile, inside[4096]) == "aten.empty"
-
-
-def self_test() -> list[tuple[str, bool, str]]:
-    """Try each symbol; return (symbol, works, what it is for)."""
-    tests: list[tuple[str, Callable[[], bool], str]] = [
-        ("weakref to UntypedStorage, UntypedStorage._cdata", _storage_finaliser, "when a storage is freed"),
-        ("_C._autograd._get_sequence_nr, Node._sequence_nr", _sequence_numbers, "the module of a backward's bytes"),
-        ("_C._current_graph_task_id, _current_autograd_node", _graph_task, "telling backward from forward"),
-        ("Node._raw_saved_*, SavedTensor.data, Node._saved_other", _saved_by_nodes, "which bytes are activations"),
-        ("saved_tensors_hooks.__enter__, _recomputation_hook", _recomputation, "what a checkpoint saves"),
-        ("profiler.kineto_results.experimental_event_tree", _allocator_events, "the CPU allocator's own peak"),
-        ("torch.utils.flop_counter.flop_registry", _flop_formulas, "FLOPs of matrix products and attention"),
-        ("_subclasses.fake_tensor.FakeTensorMode", _fake_tensors, "steps without memory, in a method's contract test"),
-    ]
-    results = []
-    for symbol, test, purpose in tests:
-        try:
-            works = test()
-        except Exception:
-            works = False
-        results.append((symbol, works, purpose))
-    return results

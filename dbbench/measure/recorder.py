@@ -1,14 +1,19 @@
 """Records every storage that is made, resized or freed while it is open, and in which phase.
 
 A dispatch mode sees each op's results; a weak reference tells when a storage goes; autograd's graph tells what it
-keeps (`dbbench.measure.saving`). What happens where no dispatcher looks is watched piece by piece:
-`UntypedStorage.resize_`, the random-number states that checkpointing stashes, and Python numbers in an expression.
+keeps (`dbbench.measure.saving`). What happens where no dispatcher looks is watched piece by piece
+(`dbbench.measure.outside`), and so are Python numbers in an expression.
+
+A mode is in force in one thread. Each thread that the traced code starts gets a recorder of its own
+(`Recorder.for_thread`), with its own phases, modules and last op; trace and storages are shared, under one lock.
 """
 
 from __future__ import annotations
 
+import copy
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -20,9 +25,13 @@ from dbbench import phases
 from dbbench.measure import private
 from dbbench.measure.flops import FlopCount, Formula
 from dbbench.measure.modules import ModulePaths
-from dbbench.measure.phase_clock import Phase, PhaseClock
+from dbbench.measure.outside import book_untracked_allocations, count_what_leaves
+from dbbench.measure.phase_clock import Phase, ThreadClock
 from dbbench.measure.saving import SavedTensors
-from dbbench.results.trace import Trace
+from dbbench.measure.storages import Storages
+from dbbench.measure.threads import follow_threads
+from dbbench.measure.unseen import Unseen
+from dbbench.results.roles import OUT_OF_SIGHT
 
 #: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
 _LIFT = torch.ops.aten.lift_fresh.default
@@ -50,36 +59,29 @@ class Op(NamedTuple):
     within_another: bool
 
 
-class Recorder(private.TorchDispatchMode):
-    """One trace, from `open` to `close`. ``on_boundary`` is called whenever a phase has ended.
-
-    ``fake`` counts fake tensors that stand for the device's, and no others; else real tensors alone count.
-    """
+class Recorder(Storages, private.TorchDispatchMode):
+    """One trace, from `open` to `close`. ``on_boundary`` is called whenever a phase has ended."""
 
     def __init__(self, device_type: str, on_boundary: Callable[[], None], fake: bool = False) -> None:
-        super().__init__()
-        self.device_type, self.fake = device_type, fake
-        self.trace = Trace("fake" if fake else device_type)
-        self.modules = ModulePaths()
+        super().__init__(device_type, fake, ModulePaths(self._modules_of_this_thread), self._ended)
         self.flops = FlopCount()
-        self.clock = PhaseClock(self._ended)
         self.on_boundary = on_boundary
         self._saved = SavedTensors(self)
-        self._serial: dict[int, int] = {}  # storage address -> number, for the living
-        self._size: dict[int, int] = {}  # number -> bytes, for the living
-        self._references: dict[int, weakref.ref[Any]] = {}
+        self._unseen = Unseen(self._serial)
         self._ops: dict[Any, Op] = {}
         self._plain_kinds: dict[Any, bool] = {}
         self._bypass = False
         self._events_seen = -1
-        self.unnamed: list[int] = []  # what has outlived its phase and whose holder nobody has looked for
-        self._born: dict[int, list[int]] = {}
         self._undo = ExitStack()
+        self._book: Recorder = self
+        self._thread = threading.get_ident()
+        self._others: dict[int, Recorder] = {}  # by thread
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Start recording."""
+        self._thread = threading.get_ident()
         with ExitStack() as undo:
             self._undo = undo
             self.modules.open()
@@ -88,17 +90,21 @@ class Recorder(private.TorchDispatchMode):
                 (register_optimizer_step_pre_hook, "optimizer"),
                 (register_optimizer_step_post_hook, None),
             ):
-                undo.callback(register(lambda *_, phase=phase: self.clock.mark(phase)).remove)
-            phases.listeners.append(self.clock.mark)
-            undo.callback(phases.listeners.remove, self.clock.mark)
+                undo.callback(register(lambda *_, phase=phase: self.mark(phase)).remove)
+            phases.listeners.append(self.mark)
+            undo.callback(phases.listeners.remove, self.mark)
             self._saved.follow_hooks()
-            self._patch_untracked_allocations()
+            book_untracked_allocations(self)
+            count_what_leaves(self)
+            follow_threads(self.patch, self.for_thread)
             undo.enter_context(self)
             self._undo = undo.pop_all()
 
     def close(self) -> None:
         """Stop recording; what is alive stays in the trace as never freed."""
         self._undo.close()
+        for other in list(self._others.values()):
+            other._bypass = True  # its thread goes on, and takes its mode off when it ends
         self._references.clear()
 
     def patch(self, owner: Any, name: str, wrapper: Any) -> None:
@@ -117,8 +123,10 @@ class Recorder(private.TorchDispatchMode):
 
     def settle(self) -> None:
         """Finish what waits for the next op: the last op's node, and a phase that is over."""
-        self._saved.look()
-        self.clock.settle()
+        with self._lock:
+            for recorder in (self, *self._others.values()):
+                recorder._saved.look()
+            self.clock.settle()
 
     def _ended(self, *instances: int) -> None:
         """Note what phases made and left alive."""
@@ -132,6 +140,62 @@ class Recorder(private.TorchDispatchMode):
             self._events_seen = len(self.trace.event_op)
             with self.aside():
                 self.on_boundary()
+
+    # -- threads ------------------------------------------------------------------------------------------------
+
+    def for_thread(self) -> Recorder | None:
+        """Return a recorder to be entered in a thread that this one starts; None if this one is not followed."""
+        starting = self._of_this_thread()
+        if starting is None or starting._bypass:
+            return None
+        other = copy.copy(self)
+        private.TorchDispatchMode.__init__(other)
+        other.modules = starting.modules.for_thread()
+        other.clock = ThreadClock(self.clock, other._ended)
+        other._saved = SavedTensors(other)
+        return other
+
+    def __enter__(self) -> Any:
+        if not isinstance(self.clock, ThreadClock):
+            return super().__enter__()
+        thread = threading.get_ident()
+        if self._bypass or thread == self._thread or thread in self._others:
+            return self  # its starter is followed already, or the ledger has closed meanwhile
+        self._thread = thread
+        self._others[thread] = self
+        return super().__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        followed = isinstance(self.clock, ThreadClock)
+        if followed and self._others.get(self._thread) is not self:
+            return
+        super().__exit__(*details)
+        if followed:
+            if not self._bypass:
+                with self._lock:
+                    self._saved.look()
+                    self.clock.settle()
+            del self._others[self._thread]
+
+    def _of_this_thread(self) -> Recorder | None:
+        """Return the recorder of the thread that runs: on CUDA autograd's workers carry the mode of who called them."""
+        book = self._book
+        thread = threading.get_ident()
+        if thread == book._thread:
+            return book
+        modes = (mode for mode in private.modes_in_force() if isinstance(mode, Recorder) and mode._book is book)
+        return self._others.get(thread) or next(modes, None)
+
+    def _modules_of_this_thread(self) -> ModulePaths | None:
+        recorder = self._of_this_thread()
+        return recorder.modules if recorder is not None else None
+
+    def mark(self, phase: str | None) -> None:
+        """Open a phase of the thread that runs, or close its innermost with None."""
+        recorder = self._of_this_thread()
+        if recorder is not None:
+            with self._lock:
+                recorder.clock.mark(phase)
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -147,12 +211,25 @@ class Recorder(private.TorchDispatchMode):
         if types and not self._are_plain(types):
             self._saved.unseen_nodes = True
             return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
-        self._saved.look()
-        phase = self.clock.now()
-        if self._saved.unseen_nodes and phase[0] == "backward":
-            self._saved.walk(private.current_node())
-        number = self._python_number(args[1], op, phase) if op.takes_number and len(args) > 1 else None
+        with self._lock:
+            if self._gone:
+                self._bury()
+            self._saved.look()
+            phase = self.clock.now()
+            if phase[0] == "backward":
+                if self._saved.unseen_nodes:
+                    self._saved.walk(private.current_node())
+                self._unseen.look_at(self, args)
+            number = self._python_number(args[1], op, phase) if op.takes_number and len(args) > 1 else None
         out = func(*args, **kwargs)
+        with self._lock:
+            if self._gone:
+                self._bury()
+            self._note(op, args, kwargs, out, phase, number)
+        return out
+
+    def _note(self, op: Op, args: Any, kwargs: Mapping[str, Any], out: Any, phase: Phase, number: int | None) -> None:
+        """Note what an op has done: its FLOPs, its results, and to ask later what its node keeps."""
         if op.formula is not None:
             flops = op.formula(args, kwargs, out)
             if flops:
@@ -167,7 +244,6 @@ class Recorder(private.TorchDispatchMode):
         numbers = [self._see(tensor, op, given, phase) for tensor in outputs]
         if number is not None or torch.is_grad_enabled():
             self._saved.expect(op, [weakref.ref(tensor) for tensor in outputs], numbers, number)
-        return out
 
     def _are_plain(self, types: Any) -> bool:
         plain = self._plain_kinds.get(types)
@@ -225,7 +301,7 @@ class Recorder(private.TorchDispatchMode):
             if op.mutates and storage.nbytes() != self._size[number]:
                 self._resized(number, storage.nbytes(), phase, op.name)
             return number
-        if not self._counts(tensor):
+        if not self.counts(tensor):
             return -1
         if _is_input(address, args):
             if not storage.resizable() and not _is_read_from_file(storage, args):
@@ -248,139 +324,45 @@ class Recorder(private.TorchDispatchMode):
         for part in parts:
             self._see(part, op, (*args, *given), phase)
 
-    def _counts(self, tensor: Tensor) -> bool:
-        kind = isinstance(tensor, private.FakeTensor)
-        return tensor.device.type == self.device_type and kind is self.fake and not private.has_no_memory(tensor)
-
-    def _op(self, phase: Phase, name: str) -> int:
-        trace, module = self.trace, self.modules.current()
-        if not module:
-            node = private.current_node()
-            if node is not None:
-                module = self.modules.of_node(node)
-        trace.op_name.append(name)
-        trace.op_phase.append(phase[0])
-        trace.op_module.append(module)
-        return len(trace.op_name) - 1
-
-    def _new_number(self, op: int, phase: Phase) -> int:
-        self.trace.birth_op.append(op)
-        number = len(self.trace.birth_op) - 1
-        self._born.setdefault(phase[1], []).append(number)
-        return number
-
-    def _birth(self, storage: Any, address: int, phase: Phase, op_name: str) -> int:
-        op, size = self._op(phase, op_name), storage.nbytes()
-        number = self._new_number(op, phase)
-        self._event(number, size, op)
-        self._track(storage, address, number, size)
-        return number
-
-    def _adopt(self, storage: Any, address: int) -> int:
-        """Take in a storage that was there before the recorder opened."""
-        trace, number, size = self.trace, len(self.trace.birth_op), storage.nbytes()
-        trace.birth_op.append(-1)
-        trace.unseen[number] = size
-        trace.outlived[number] = None
-        self.unnamed.append(number)
-        self._track(storage, address, number, size)
-        return number
-
-    def _track(self, storage: Any, address: int, number: int, size: int) -> None:
-        self._serial[address] = number
-        self._size[number] = size
-
-        def gone(_: Any, recorder: Recorder = self, address: int = address, number: int = number) -> None:
-            recorder._freed(address, number)
-
-        self._references[number] = weakref.ref(storage, gone)
-
-    def _event(self, number: int, delta: int, op: int) -> None:
-        trace = self.trace
-        trace.event_storage.append(number)
-        trace.event_bytes.append(delta)
-        trace.event_op.append(op)
-
-    def _free_op(self) -> int:
-        """Return the op that a free is booked on: the last one, unless the phase has changed since."""
-        trace, phase = self.trace, self.clock.last()
-        if not trace.op_phase or trace.op_phase[-1] != phase:
-            trace.op_name.append("(free)")
-            trace.op_phase.append(phase)
-            trace.op_module.append("")
-        return len(trace.op_name) - 1
-
-    def _freed(self, address: int, number: int) -> None:
-        del self._serial[address], self._references[number]
-        self._event(number, -self._size.pop(number), self._free_op())
-
-    def _resized(self, number: int, size: int, phase: Phase, op_name: str) -> None:
-        # a resize allocates the new bytes before it lets the old ones go
-        old, self._size[number] = self._size[number], size
-        op = self._op(phase, op_name)
-        self._event(number, size, op)
-        self._event(number, -old, op)
-
     # -- what the dispatcher does not see -----------------------------------------------------------------------
 
-    @property
-    def live_bytes(self) -> int:
-        """The bytes alive now, as far as they were seen; a Python number counts until the next op shows its fate."""
-        return sum(self._size.values())
+    def took_aside(self, tensor: Tensor, name: str, what: str) -> None:
+        """Book a real ``tensor`` that the function ``name`` has made without an op."""
+        recorder = self._of_this_thread()
+        if recorder is None or recorder._bypass or tensor.device.type != self.device_type:
+            return
+        with self._lock:
+            recorder._saved.look()
+            storage = tensor.untyped_storage()
+            number = recorder._birth(storage, storage._cdata, recorder.clock.now(), name)
+            self.trace.identity[number] = ("other", what)
 
-    def numbers_of(self, tensor: Tensor, owned: bool = False) -> list[int]:
-        """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices.
+    def resized(self, storage: Any, name: str) -> None:
+        """Book that the function ``name`` has given ``storage`` another size."""
+        with self._lock:
+            number = self._serial.get(storage._cdata)
+            if number is not None and storage.nbytes() != self._size[number]:
+                recorder = self._of_this_thread() or self
+                recorder._resized(number, storage.nbytes(), recorder.clock.now(), name)
 
-        Memory that cannot be resized is taken for another library's, unless the tensor is ``owned``: a parameter's
-        stays the model's when somebody has looked at it through numpy, or read it from a mapped file.
-        """
-        found = []
+    def note_unknown(self, kept: Tensor) -> None:
+        """Hear that autograd keeps a tensor of which no storage has a number."""
+        self._unseen.note(self, kept)
+
+    def take_unseen(self, tensor: Tensor, kept_by: str) -> int:
+        """Book the storages of ``tensor``, made out of sight, as from now; return their bytes."""
+        size = 0
         for storage, plain in private.storages(tensor):
-            number = self._serial.get(storage._cdata)
-            if number is None and self._counts(plain) and (owned or storage.resizable()):
-                number = self._adopt(storage, storage._cdata)
-            if number is not None:
-                found.append(number)
-        return found
+            if storage._cdata not in self._serial and self.counts(plain) and storage.resizable():
+                number = self._birth(storage, storage._cdata, self.clock.now(), OUT_OF_SIGHT)
+                self.trace.unseen[number] = kept_by
+                size += storage.nbytes()
+        return size
 
-    def known_numbers(self, tensor: Tensor) -> list[int]:
-        """Return the numbers of those storages of ``tensor`` that have one."""
-        serial = self._serial
-        return [serial[storage._cdata] for storage, _ in private.storages(tensor) if storage._cdata in serial]
-
-    def alive(self) -> list[int]:
-        """Return the numbers of the storages that are alive."""
-        return list(self._size)
-
-    def addresses(self, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """Return ``{storage address: (number, bytes)}`` of those of ``numbers`` that are alive."""
-        alive = {number: self._size[number] for number in numbers if number in self._size}
-        if not alive:
-            return {}
-        return {address: (n, alive[n]) for address, n in self._serial.items() if n in alive}
-
-    def _patch_untracked_allocations(self) -> None:
-        get_rng_state, resize = torch.get_rng_state, torch.UntypedStorage.resize_
-
-        def recorded_rng_state() -> Tensor:
-            state = get_rng_state()
-            if state.device.type == self.device_type and not self._bypass:  # real, whatever the tensors are
-                self._saved.look()
-                storage = state.untyped_storage()
-                number = self._birth(storage, storage._cdata, self.clock.now(), "get_rng_state")
-                self.trace.identity[number] = ("other", "random-number state")
-            return state
-
-        def recorded_resize(storage: Any, size: int) -> Any:
-            result = resize(storage, size)
-            number = self._serial.get(storage._cdata)
-            if number is not None and size != self._size[number]:
-                self._resized(number, size, self.clock.now(), "UntypedStorage.resize_")
-            return result
-
-        self.patch(torch, "get_rng_state", recorded_rng_state)
-        self.patch(torch.random, "get_rng_state", recorded_rng_state)
-        self.patch(torch.UntypedStorage, "resize_", recorded_resize)
+    def left(self, what: str) -> None:
+        """Count work that leaves for where nothing of it can be seen."""
+        if self.clock.last() != "setup":
+            self.trace.left[what] = self.trace.left.get(what, 0) + 1
 
 
 def _is_input(address: int, args: tuple[Any, ...]) -> bool:

@@ -39,7 +39,7 @@ class SavedTensors:
         self._module = ""
         self._numbers: list[int] = []
         self._python_number: int | None = None
-        self._visited: set[int] = set()
+        self._visited: weakref.WeakSet[Any] = weakref.WeakSet()  # of nodes written in Python
         #: Ops of a wrapper subclass have run: their nodes hang on results that no dispatch mode is shown.
         self.unseen_nodes = False
 
@@ -59,6 +59,7 @@ class SavedTensors:
             return
         node = _node_of(outputs)
         if node is not None:
+            self._recorder.modules.mark(node, self._module)
             self._visit(node)
         if self._python_number is not None:
             kept = private.kept_number(node) if node is not None else None
@@ -66,10 +67,9 @@ class SavedTensors:
 
     def look_at_custom(self, node: Any) -> None:
         """Ask what an ``autograd.Function`` written in Python keeps; it is met when something consumes its result."""
-        number = private.node_sequence_number(node)
-        if number in self._visited:
+        if node in self._visited:
             return
-        self._visited.add(number)
+        self._visited.add(node)
         name = type(node).__name__
         what = "a checkpoint" if name in _CHECKPOINTS else name.removesuffix("Backward")
         label = f"input of {what}{_within(self._recorder.modules.of_node(node))}"
@@ -93,13 +93,19 @@ class SavedTensors:
             if self._op.packet in _KEEP_THEIR_RESULT and node.name() == "CopySlices":
                 self._note_number(self._numbers[0])
         for following, _ in node.next_functions:
-            if private.is_custom_function(following):
-                self.look_at_custom(following)
+            if private.keeps_out_of_sight(following):
+                if private.is_custom_function(following):
+                    self.look_at_custom(following)
+                elif private.is_scripted_graph(following):
+                    self._recorder._book.scripted = True
 
     def _note(self, kept: Any, label: str | None = None) -> None:
         if isinstance(kept, Tensor):
-            for number in self._recorder.known_numbers(kept):
+            numbers = self._recorder.known_numbers(kept)
+            for number in numbers:
                 self._note_number(number, label)
+            if not numbers:
+                self._recorder.note_unknown(kept)
         elif isinstance(kept, (tuple, list)):
             for item in kept:
                 self._note(item, label)
@@ -116,7 +122,7 @@ class SavedTensors:
 
     def follow_hooks(self) -> None:
         """See what other hooks keep in place of a tensor, and when a checkpoint runs its forward again."""
-        enter, leave, clock = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__, self._recorder.clock
+        enter, leave, mark = saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__, self._recorder.mark
 
         def entering(hooks: Any) -> None:
             original = hooks.pack_hook
@@ -130,7 +136,7 @@ class SavedTensors:
 
             recomputing = private.is_recomputation(hooks)
             if recomputing:
-                clock.mark("recompute")
+                mark("recompute")
             hooks.pack_hook = pack
             try:
                 enter(hooks)
@@ -140,7 +146,7 @@ class SavedTensors:
         def leaving(hooks: Any, *details: Any) -> None:
             leave(hooks, *details)
             if private.is_recomputation(hooks):
-                clock.mark(None)
+                mark(None)
 
         self._recorder.patch(saved_tensors_hooks, "__enter__", entering)
         self._recorder.patch(saved_tensors_hooks, "__exit__", leaving)

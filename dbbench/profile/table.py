@@ -17,12 +17,13 @@ from dbbench.report import text
 from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
 from dbbench.report.fold import fold
 from dbbench.report.palette import ROLE_NAMES
+from dbbench.report.unseen import unseen_warnings
 from dbbench.results.profile import Profile, StepFigures
 from dbbench.results.record import Held
 from dbbench.results.roles import BEFORE, ROLES
 
 #: Roles whose every holder has a line of its own, however small: these hold what nobody meant to keep.
-_NEVER_HIDDEN = ("retained", "other", "ema")
+_NEVER_HIDDEN = ("unseen", "retained", "other", "ema")
 _HOLDERS_SHOWN = 5
 #: Share of the peak from which temporaries, and further holders, are not summed up in the last line.
 _LARGE = 0.01
@@ -121,7 +122,7 @@ class MemoryTable(Shown):
 
 def warnings(profile: Profile) -> list[str]:
     """Return what a reader should look at, each a fact that the profile holds."""
-    found = []
+    found = unseen_warnings(profile.own_peaks["unseen"], profile.unmeasured_work)
     if profile.ended_early:
         found.append(f"the step ended early, and the figures are of what ran until then: {profile.ended_early}")
     retained = [row for row in profile.held if row.role == "retained"]
@@ -204,7 +205,7 @@ def _resident(profile: Profile) -> str:
 
 def _roles(profile: Profile) -> Grid:
     sizes = {role: (profile.split[role], profile.own_peaks[role]) for role in ROLES}
-    order = sorted(ROLES, key=lambda role: (-sizes[role][0], -sizes[role][1], ROLES.index(role)))
+    order = sorted(ROLES, key=lambda role: (role != "unseen", -sizes[role][0], -sizes[role][1], ROLES.index(role)))
     rows = [
         [
             ROLE_NAMES[role],

@@ -22,8 +22,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from dbbench.measure import private
 from dbbench.measure.census import copies_of
 from dbbench.measure.holders import locals_of, parts_of
-from dbbench.measure.identity import tensors_in
 from dbbench.measure.modules import compiled
+from dbbench.measure.optimizers import tensors_in
 
 _DEEP, _MOST_OBJECTS = 5, 20_000
 #: Modules that run a test or measure it: their objects and functions hold nothing that it trains.

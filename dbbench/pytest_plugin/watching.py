@@ -14,9 +14,9 @@ from dbbench.errors import BadInput
 from dbbench.measure import private
 from dbbench.measure.census import existing
 from dbbench.measure.holders import Variable
-from dbbench.measure.ledger import collector_at_rest
 from dbbench.profile.ledger import Ledger
 from dbbench.pytest_plugin.finding import Finder, Reached, reached_from
+from dbbench.report.unseen import blind_spots
 
 Device = Literal["cpu", "cuda", "fake"]
 
@@ -79,7 +79,7 @@ class WatchingLedger(Ledger):
         if self._finder is not None:
             self.watch({}, others=self._finder.identities)
             if self._whole:
-                self._whole_body.enter_context(collector_at_rest(collect=not self._taking_census))
+                self._rest_collector()
             if self._expected is not None:
                 self._finder.expect(self._expected)
                 for name, tensor in self._expected.inputs:
@@ -210,11 +210,11 @@ def cuda_noticed() -> Iterator[Callable[[], bool]]:
 
 def require_seen(ledger: WatchingLedger, cuda_used: bool, what: str) -> None:
     """Raise BadInput where the ledger's figures are not those of what ran."""
-    blind = ledger.blind_spot()
+    blind = ledger.blind_spot() or "; ".join(blind_spots(ledger.account().own_peaks["unseen"], ledger.unmeasured_work))
     device = ledger.trace.device
-    if blind is None and cuda_used and device != "cuda":
+    if not blind and cuda_used and device != "cuda":
         blind = f'it allocates on CUDA, and bytes were counted on {device}: write device="cuda"'
-    if blind is None and not ledger.account().peak_bytes:
+    if not blind and not ledger.account().peak_bytes:
         blind = f'no tensor on {device} was alive while it ran; device="cpu", "cuda" or "fake" says where to look'
-    if blind is not None:
+    if blind:
         raise BadInput(f"{what}: nothing to hold a limit against: {blind}")

@@ -16,6 +16,13 @@ DEFINITIONS: dict[str, str] = {
         "The most that one role reaches by itself at any instant of any traced step. A role may be absent from the "
         "split merely because the peak fell elsewhere; its own peak shows it nevertheless."
     ),
+    "unseen": (
+        "Bytes that autograd, a gradient or the optimizer's state shows to be there, but that no op was seen to make: "
+        "the work ran on a thread that the ledger cannot follow, or before it opened. They count from the moment they "
+        "are found, so the true peak may be higher. Threads that the step starts, and tasks that it gives to a thread "
+        "pool, are followed. Child processes, replays of CUDA graphs and memory that an extension takes by itself are "
+        "not measured; the first two are counted and named."
+    ),
     "parameters, gradients, optimizer": (
         "Known by the identity of their storage: the module's parameters, whatever accumulates into them, and what "
         "the optimizer keeps from one step to the next (its scratch is temporary). Identities are taken at every "

@@ -29,6 +29,7 @@ class Stroke(NamedTuple):
 
 
 ROLE_FILLS: dict[str, Fill] = {
+    "unseen": Fill("#FFFFFF", "****"),
     "parameters": Fill("#0072B2", ""),
     "gradients": Fill("#F0E442", ""),
     "optimizer": Fill("#56B4E9", "////"),

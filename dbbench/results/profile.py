@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dbbench.errors import BadInput
 from dbbench.results.documents import read_document
@@ -78,6 +78,8 @@ class Profile(BaseModel):
     steps: list[StepFigures] = Field(default_factory=list)
     attention: str = ""
     uncounted: dict[str, int] = Field(default_factory=dict)
+    # work that left the process or the dispatcher, by kind: nothing of it is in any figure
+    unmeasured_work: dict[str, int] = Field(default_factory=dict)
     ended_early: str | None = None
     device_figures: DeviceFigures | None = None
     notes: list[str] = Field(default_factory=list)
@@ -102,6 +104,11 @@ class Profile(BaseModel):
         sums = {phase: sum(step.flops.get(phase, 0) for step in self.steps) for phase in PHASES}
         seen = {phase for step in self.steps for phase in step.flops}
         return {phase: round(total / len(self.steps)) for phase, total in sums.items() if phase in seen}
+
+    @field_validator("split", "own_peaks")
+    @classmethod
+    def _of_before_unseen(cls, sizes: dict[str, int]) -> dict[str, int]:
+        return {"unseen": 0} | sizes  # a role that older profiles do not have
 
     @model_validator(mode="after")
     def _sums_to_the_peak(self) -> Self:

@@ -69,6 +69,7 @@ class Row(BaseModel):
     ema_bytes: int | None = None
     retained_bytes: int | None = None
     other_bytes: int | None = None
+    unseen_bytes: int | None = None
     # the most each role reached on its own
     parameters_own_peak_bytes: int | None = None
     gradients_own_peak_bytes: int | None = None
@@ -81,6 +82,7 @@ class Row(BaseModel):
     ema_own_peak_bytes: int | None = None
     retained_own_peak_bytes: int | None = None
     other_own_peak_bytes: int | None = None
+    unseen_own_peak_bytes: int | None = None
     shared_parameters_bytes: int | None = None
     host_transfer_bytes_per_step: int | None = None
     swap_share: float | None = None
@@ -101,6 +103,7 @@ class Row(BaseModel):
     flops_inference: int | None = None
     attention_kernel: str | None = None
     uncounted_ops: str | None = None
+    unmeasured_work: str | None = None
     # what it learnt and what that took
     metric: str | None = None
     metric_value: float | None = None

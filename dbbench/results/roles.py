@@ -7,6 +7,7 @@ their sum at any instant is the total; the definitions are printed in every repo
 from __future__ import annotations
 
 ROLES = (
+    "unseen",
     "parameters",
     "gradients",
     "optimizer",
@@ -26,5 +27,5 @@ IDENTITY_ROLES = ("parameters", "optimizer", "gradients", "ema", "buffers", "inp
 #: ``setup`` is everything before the first step; ``swap`` is a residency transfer; ``inference`` a prediction.
 PHASES = ("setup", "swap", "forward", "backward", "recompute", "optimizer", "inference")
 
-#: The op of what was made before the ledger opened.
-BEFORE = "(before)"
+#: The op of what was made before the ledger opened, and of what was made since where it could not see.
+BEFORE, OUT_OF_SIGHT = "(before)", "(out of sight)"

@@ -26,8 +26,10 @@ class Trace:
 
     Storages are numbered from 0 by first sight. ``saved`` says why autograd or a checkpoint's frame kept one for a
     backward; ``outlived`` holds those that were alive when the phase that made them ended, with the name in Python
-    that held them then (None: not looked for yet); ``unseen`` those that were there before the ledger opened. Events
-    before ``built`` set things up: on an accelerator the host does that, and what is alive then is copied over.
+    that held them then (None: not looked for yet); ``before`` the bytes of those that were there before the ledger
+    opened; ``unseen`` those that were made since where it could not see, with who kept them. ``left`` counts by kind
+    the work that left the process or the dispatcher. Events before ``built`` set things up: on an accelerator the host
+    does that, and what is alive then is copied over.
     """
 
     device: str
@@ -47,5 +49,7 @@ class Trace:
     saved: dict[int, str] = field(default_factory=dict)
     casts: set[int] = field(default_factory=set)
     outlived: dict[int, str | None] = field(default_factory=dict)
-    unseen: dict[int, int] = field(default_factory=dict)
+    before: dict[int, int] = field(default_factory=dict)
+    unseen: dict[int, str] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     windows: list[Window] = field(default_factory=list)

@@ -161,13 +161,13 @@ def test_doctor_finds_this_machine_able_to_run_the_default_suite() -> None:
 def test_doctor_says_what_is_broken_and_how_to_mend_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken if damaged data, a lost symbol of torch or a missing library goes unnoticed, or has no remedy."""
     from dbbench import data
-    from dbbench.measure import private
+    from dbbench.measure import self_test
 
     def damaged(*_: Any, **__: Any) -> None:
         raise BadInput("embedded data: damaged")
 
     monkeypatch.setattr(data, "load_images", damaged)
-    monkeypatch.setattr(private, "self_test", lambda: [("torch._C.gone", False, "reads storages")])
+    monkeypatch.setattr(self_test, "self_test", lambda: [("torch._C.gone", False, "reads storages")])
     monkeypatch.setattr(doctor, "NEEDED", {"no_such_library": "no-such-library"})
     broken = {finding.what: finding for finding in doctor.examine() if finding.state == "broken"}
     assert set(broken) == {"embedded data", "torch._C.gone", "no-such-library"}

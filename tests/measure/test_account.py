@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbbench.measure.account import account, timeline
-from dbbench.measure.private import self_test
+from dbbench.measure.self_test import self_test
 from dbbench.results.roles import ROLES
 from dbbench.results.trace import Trace, Window
 

@@ -35,7 +35,7 @@ def test_what_set_up_left_is_allocated_in_order_of_birth() -> None:
 def test_what_was_there_before_is_allocated_too() -> None:
     """A stranger's model, made before the ledger opened, would take no memory."""
     trace = make_trace([(1, 2 * MIB), (0, -30 * MIB)], [Window("step", 0, 0, 0, 2)])
-    trace.unseen = {0: 30 * MIB}
+    trace.before = {0: 30 * MIB}
     assert replay(trace).requested_bytes == 32 * MIB
 
 

@@ -130,8 +130,8 @@ def test_a_record_that_cannot_be_trimmed_is_refused(tmp_path, make_record):
 
 
 def test_roles_that_do_not_sum_to_the_peak_are_refused_on_writing(tmp_path, make_record):
-    with pytest.raises(ValueError, match="roles sum to 66000 bytes, the peak is 66001"):
-        RunFolder(tmp_path).write_record(make_record(peak_bytes=66_001))
+    with pytest.raises(ValueError, match="roles sum to 78000 bytes, the peak is 78001"):
+        RunFolder(tmp_path).write_record(make_record(peak_bytes=78_001))
 
 
 def test_every_damaged_record_is_one_line_and_the_others_are_read(tmp_path, make_record):
@@ -144,7 +144,7 @@ def test_every_damaged_record_is_one_line_and_the_others_are_read(tmp_path, make
     (records / f"{'2' * 16}.json").write_text(raw["2"].replace('"seed": 2', '"seed": "two"'))
     (records / f"{'3' * 16}.json").write_text(raw["4"])
     (records / f"{'4' * 16}.json").write_text(raw["4"].replace('"schema_version": 1', '"schema_version": 99'))
-    (records / f"{'5' * 16}.json").write_text(raw["5"].replace('"peak_bytes": 66000', '"peak_bytes": 60000'))
+    (records / f"{'5' * 16}.json").write_text(raw["5"].replace('"peak_bytes": 78000', '"peak_bytes": 60000'))
     (records / f"{'6' * 16}.json").write_text("[" * 100_000)
     read, problems = folder.read_records()
     assert [record.row.seed for record in read] == [0]
@@ -305,5 +305,5 @@ def test_files_are_readable_json_for_others(tmp_path, make_record):
     record = make_record()
     folder.write_record(record)
     path = tmp_path / "records" / f"{record.row.config_hash}.json"
-    assert json.loads(path.read_text())["row"]["peak_bytes"] == 66_000
+    assert json.loads(path.read_text())["row"]["peak_bytes"] == 78_000
     assert path.stat().st_mode & 0o444 == 0o444
