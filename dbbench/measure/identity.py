@@ -177,7 +177,7 @@ class Identities:
         return True
 
     def _note_gradient(self, gradient: Tensor, name: str) -> None:
-        if self._bucket_sizes and gradient.layout is not None:
+        if self._bucket_sizes:
             for storage, plain in private.storages(gradient):
                 if plain.nbytes < storage.nbytes() and storage.nbytes() in self._bucket_sizes:
                     note(self._recorder, gradient, "gradients", distributed.BUCKET)
@@ -186,15 +186,16 @@ class Identities:
 
     def _note_own(self, tensor: Tensor, role: str, name: str) -> None:
         """Note a gradient or an optimizer's state. One that nobody saw made, though all were known, is unseen."""
-        if self._complete:
-            self._recorder.take_unseen(tensor, f"{role} of {name}")
-        note(self._recorder, tensor, role, name)
+        note(self._recorder, tensor, role, name, f"{role} of {name}" if self._complete else "")
 
 
-def note(recorder: Recorder, tensor: Tensor, role: str, name: str) -> None:
-    """Give ``tensor``'s storage ``role`` unless it already has a stronger one."""
+def note(recorder: Recorder, tensor: Tensor, role: str, name: str, appeared: str = "") -> None:
+    """Give ``tensor``'s storage ``role`` unless it already has a stronger one.
+
+    One that is not known was there before, or has ``appeared`` unseen, under that name.
+    """
     identity = recorder.trace.identity
-    for number in recorder.numbers_of(tensor, owned=role in _OWNED):
+    for number in recorder.numbers_of(tensor, role in _OWNED, appeared):
         known = identity.get(number)
         if known is None or (known[0] != role and _STRENGTH[role] < _STRENGTH[known[0]]):
             identity[number] = (role, name)

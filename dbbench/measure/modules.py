@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Any
 
 from torch import nn
@@ -74,13 +75,15 @@ class ModulePaths:
     def open(self) -> None:
         """Start following calls."""
 
+        thread = get_ident()
+
         def enter(module: nn.Module, args: Any) -> None:
-            paths = self._of_thread()
+            paths = self if get_ident() == thread else self._of_thread()
             if paths is not None:
                 paths._enter(module)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            paths = self._of_thread()
+            paths = self if get_ident() == thread else self._of_thread()
             if paths is not None:
                 paths._leave()
 

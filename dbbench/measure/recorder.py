@@ -31,7 +31,6 @@ from dbbench.measure.saving import SavedTensors
 from dbbench.measure.storages import Storages
 from dbbench.measure.threads import follow_threads
 from dbbench.measure.unseen import Unseen
-from dbbench.results.roles import OUT_OF_SIGHT
 
 #: ``torch.tensor`` fills its result before the dispatcher and shows it here first.
 _LIFT = torch.ops.aten.lift_fresh.default
@@ -225,25 +224,21 @@ class Recorder(Storages, private.TorchDispatchMode):
         with self._lock:
             if self._gone:
                 self._bury()
-            self._note(op, args, kwargs, out, phase, number)
+            if op.formula is not None:
+                flops = op.formula(args, kwargs, out)
+                if flops:
+                    self.flops.by_phase[phase[0]] += flops
+            if isinstance(out, Tensor):
+                outputs = [out]
+            elif isinstance(out, (tuple, list)):
+                outputs = [item for item in out if isinstance(item, Tensor)]
+            else:
+                outputs = []
+            given = (*args, *kwargs.values()) if kwargs else args
+            numbers = [self._see(tensor, op, given, phase) for tensor in outputs]
+            if number is not None or torch.is_grad_enabled():
+                self._saved.expect(op, [weakref.ref(tensor) for tensor in outputs], numbers, number)
         return out
-
-    def _note(self, op: Op, args: Any, kwargs: Mapping[str, Any], out: Any, phase: Phase, number: int | None) -> None:
-        """Note what an op has done: its FLOPs, its results, and to ask later what its node keeps."""
-        if op.formula is not None:
-            flops = op.formula(args, kwargs, out)
-            if flops:
-                self.flops.by_phase[phase[0]] += flops
-        if isinstance(out, Tensor):
-            outputs = [out]
-        elif isinstance(out, (tuple, list)):
-            outputs = [item for item in out if isinstance(item, Tensor)]
-        else:
-            outputs = []
-        given = (*args, *kwargs.values()) if kwargs else args
-        numbers = [self._see(tensor, op, given, phase) for tensor in outputs]
-        if number is not None or torch.is_grad_enabled():
-            self._saved.expect(op, [weakref.ref(tensor) for tensor in outputs], numbers, number)
 
     def _are_plain(self, types: Any) -> bool:
         plain = self._plain_kinds.get(types)
@@ -349,15 +344,11 @@ class Recorder(Storages, private.TorchDispatchMode):
         """Hear that autograd keeps a tensor of which no storage has a number."""
         self._unseen.note(self, kept)
 
-    def take_unseen(self, tensor: Tensor, kept_by: str) -> int:
-        """Book the storages of ``tensor``, made out of sight, as from now; return their bytes."""
-        size = 0
+    def take_unseen(self, tensor: Tensor, kept_by: str) -> None:
+        """Book the storages of ``tensor`` that nobody saw made, as from now; memory of another library's is not."""
         for storage, plain in private.storages(tensor):
             if storage._cdata not in self._serial and self.counts(plain) and storage.resizable():
-                number = self._birth(storage, storage._cdata, self.clock.now(), OUT_OF_SIGHT)
-                self.trace.unseen[number] = kept_by
-                size += storage.nbytes()
-        return size
+                self.trace.unseen[self._appeared(storage)] = kept_by
 
     def left(self, what: str) -> None:
         """Count work that leaves for where nothing of it can be seen."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from dbbench.measure import private
 from dbbench.measure.modules import ModulePaths
 from dbbench.measure.phase_clock import Phase, PhaseClock
+from dbbench.results.roles import OUT_OF_SIGHT
 from dbbench.results.trace import Trace
 
 
@@ -89,6 +90,10 @@ class Storages:
         self._track(storage, address, number, size)
         return number
 
+    def _appeared(self, storage: Any) -> int:
+        """Take in a storage that was made since the recorder opened, and by nothing that was seen."""
+        return self._birth(storage, storage._cdata, self.clock.now(), OUT_OF_SIGHT)
+
     def _track(self, storage: Any, address: int, number: int, size: int) -> None:
         self._serial[address] = number
         self._size[number] = size
@@ -143,18 +148,23 @@ class Storages:
         """The bytes alive now, as far as they were seen; a Python number counts until the next op shows its fate."""
         return sum(self._size.values())
 
-    def numbers_of(self, tensor: Tensor, owned: bool = False) -> list[int]:
+    def numbers_of(self, tensor: Tensor, owned: bool = False, appeared: str = "") -> list[int]:
         """Return the numbers of ``tensor``'s storages, taking in those that were there before; [] on other devices.
 
         Memory that cannot be resized is taken for another library's, unless the tensor is ``owned``: a parameter's
-        stays the model's when somebody has looked at it through numpy, or read it from a mapped file.
+        stays the model's when somebody has looked at it through numpy, or read it from a mapped file. Where all that
+        was there before is known, one without a number has ``appeared`` unseen, under that name.
         """
         found = []
         for storage, plain in private.storages(tensor):
             address = storage._cdata
             number = self._serial.get(address)
             if number is None and self.counts(plain) and (owned or storage.resizable()):
-                number = self._adopt(storage, address)
+                if appeared and storage.resizable():
+                    number = self._appeared(storage)
+                    self.trace.unseen[number] = appeared
+                else:
+                    number = self._adopt(storage, address)
             if number is not None:
                 found.append(number)
         return found

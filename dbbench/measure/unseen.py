@@ -35,7 +35,7 @@ class Unseen:
         for arg in args:
             if isinstance(arg, Tensor):
                 try:
-                    address = private.storage_key(arg)
+                    address = arg.untyped_storage()._cdata
                 except (NotImplementedError, RuntimeError):  # sparse, or a functional transform's
                     continue
                 if address not in known and address not in innocent:
@@ -48,7 +48,8 @@ class Unseen:
         """
         if kept.grad_fn is None or not recorder.counts(kept):
             for storage, _ in private.storages(kept):
-                self._clear(storage)
+                if storage._cdata not in self._innocent:
+                    self._clear(storage)
             return
         recorder.take_unseen(kept, f"kept by autograd, made by {_op_of(kept.grad_fn)}")
         self._search(recorder, kept.grad_fn)
