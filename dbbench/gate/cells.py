@@ -30,9 +30,8 @@ import pandas as pd
 
 from dbbench.errors import BadInput
 from dbbench.gate.tolerance import DEVICE, EXACT, NOISE, Tolerance
+from dbbench.report import unseen
 from dbbench.report.run import Configuration, Run
-from dbbench.report.unseen import blind_spots
-from dbbench.report.unseen import notes as notes_of
 from dbbench.report.verdict import Sample
 from dbbench.results.frames import mean_sd
 from dbbench.results.holdings import AtPeak, InPhase, held_at_own_peaks, held_at_peak, peaks_of_blocks, peaks_of_phases
@@ -166,9 +165,9 @@ def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict
                 failed[name] = f"seed {record.row.seed} {record.row.status.replace('_', ' ')}{why}"
         if configuration.costliest is None:
             continue
-        notes += [f"{name}: {line}" for line in notes_of(unmeasured_of(configuration.costliest.row))]
-        if unseen := unseen_of(configuration.costliest.row):
-            failed[name] = unseen
+        notes += [f"{name}: {line}" for line in notes_of(configuration.costliest.row)]
+        if blind := unseen_of(configuration.costliest.row):
+            failed[name] = blind
             continue
         try:
             cell = _with_seeds(cell_of(name, configuration.costliest, _trace(run, configuration)), configuration)
@@ -186,7 +185,14 @@ def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict
 
 def unseen_of(row: Row) -> str:
     """Say why no figure of a cell can be vouched for: the ledger could not see all of its work. '' where it could."""
-    return "; ".join(blind_spots(row.unseen_own_peak_bytes, unmeasured_of(row)))
+    return "; ".join(unseen.blind_spots(row.unseen_own_peak_bytes, unmeasured_of(row)))
+
+
+def notes_of(row: Row) -> list[str]:
+    """Return what a reader of a cell's figures has to know of them."""
+    ops = ", ".join(json.loads(row.uncounted_ops)) if row.uncounted_ops else ""
+    lower = [f"FLOPs are a lower bound (≥): no formula for {ops}"] if ops else []
+    return [*unseen.notes(unmeasured_of(row)), *lower]
 
 
 def unmeasured_of(row: Row) -> dict[str, int]:

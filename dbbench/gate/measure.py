@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from dbbench.gate.cells import Cell, cell_name, cell_of, cells_of_run, unmeasured_of, unseen_of
+from dbbench.gate.cells import Cell, cell_name, cell_of, cells_of_run, notes_of, unseen_of
 from dbbench.gate.check import Measurement
 from dbbench.report.run import Run
-from dbbench.report.unseen import notes as notes_of
 from dbbench.results.record import Record
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def from_estimates(what: str, suite: str, estimated: Iterable[Estimated], whole:
     failed: dict[str, str] = {}
     notes: list[str] = []
     for name, record, events in estimated:
-        notes += [f"{name}: {line}" for line in notes_of(unmeasured_of(record.row))]
+        notes += [f"{name}: {line}" for line in notes_of(record.row)]
         if unseen := unseen_of(record.row):
             failed[name] = unseen
         elif record.row.status == "ok" and events is not None:

@@ -225,7 +225,10 @@ class Recorder(Storages, private.TorchDispatchMode):
             if self._gone:
                 self._bury()
             if op.formula is not None:
-                flops = op.formula(args, kwargs, out)
+                try:
+                    flops = op.formula(args, kwargs, out)
+                except Exception:  # an op's arguments are not those that the formula was written for
+                    flops = self.flops.could_not_count(op.name)
                 if flops:
                     self.flops.by_phase[phase[0]] += flops
             if isinstance(out, Tensor):

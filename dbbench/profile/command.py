@@ -93,7 +93,7 @@ def _place(target: Target, order: Order) -> Iterator[Literal["cpu", "cuda"]]:
 def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
     """Run the steps under a ledger that is open before anything is made."""
     failure = None
-    with _place(target, order) as name, Ledger(device=name, strict=order.strict) as ledger:
+    with _place(target, order) as name, Ledger(device=name, strict=order.strict, collect=True) as ledger:
         training = _made(target, name, order.device)
         ledger.trace.built = len(ledger.trace.event_op)
         ledger.follow(training.model, training.optimizer, training.inputs, training.ema)

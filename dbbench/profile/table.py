@@ -311,13 +311,14 @@ def _arithmetic(profile: Profile) -> list[str]:
     if flops:
         parts = ", ".join(f"{phase} {text.flop_words(count)}" for phase, count in flops.items())
         mean = f", mean of {len(profile.steps)} steps" if len(profile.steps) > 1 else ""
-        lines.append(f"a step{mean}: {parts}; together {text.flop_words(sum(flops.values()))}")
+        together = text.flop_words(sum(flops.values()), uncounted=profile.uncounted)
+        lines.append(f"a step{mean}: {parts}; together {together}")
     if profile.attention:
         lines.append(f"attention kernels: {profile.attention}")
     if profile.uncounted:
         order = sorted(profile.uncounted.items(), key=lambda item: (-item[1], item[0]))
         calls = ", ".join(f"{op} ({count:,} call{'s' if count > 1 else ''})" for op, count in order)
-        lines.append(f"without a FLOP formula, and in no total: {calls}")
+        lines.append(f"without a FLOP formula, and in no total, which is a lower bound: {calls}")
     return lines + _rates(profile, flops)
 
 

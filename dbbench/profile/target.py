@@ -27,6 +27,7 @@ from torch import nn
 
 import dbbench
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.measure.optimizers import is_optimizer
 from dbbench.profile.ledger import by_name
 
 _PARTS = ("model", "optimizer", "step", "inputs", "ema")
@@ -115,8 +116,8 @@ def training_of(made: Any, where: str) -> Training:
     if missing:
         raise BadInput(f"{where}: returned {_kind(made)} without '{missing[0]}'; it must give {_SHAPE}")
     training = Training(**given)
-    _require(where, "model", by_name(training.model).values(), nn.Module, "a torch module")
-    _require(where, "optimizer", by_name(training.optimizer).values(), torch.optim.Optimizer, "a torch optimizer")
+    _require(where, "model", by_name(training.model).values(), _is_module, "a torch module")
+    _require(where, "optimizer", by_name(training.optimizer).values(), is_optimizer, "a torch optimizer, nor wraps one")
     if training.model is None:
         raise BadInput(f"{where}: its model is None, not a torch module")
     check_step(training.step, where)
@@ -132,9 +133,13 @@ def check_step(step: Any, where: str) -> None:
         raise BadInput(f"{where}: its step takes the parameter '{needed[0]}', and must take none")
 
 
-def _require(where: str, name: str, things: Iterable[Any], kind: type, words: str) -> None:
+def _is_module(thing: Any) -> bool:
+    return isinstance(thing, nn.Module)
+
+
+def _require(where: str, name: str, things: Iterable[Any], fits: Callable[[Any], bool], words: str) -> None:
     for thing in things:
-        if not isinstance(thing, kind):
+        if not fits(thing):
             raise BadInput(f"{where}: its {name} is {_kind(thing)}, not {words}; it must give {_SHAPE}")
 
 

@@ -8,6 +8,7 @@ had layer updates for its budget belongs beside those that had samples, if it sa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -98,7 +99,9 @@ def _better(finished: pd.DataFrame) -> str:
 def _range(rows: pd.DataFrame, kind: str) -> tuple[str, bool]:
     """Return what the rows spent of ``kind`` in words, and whether that differs between them."""
     said, write = _SPENT[kind]
-    said, write = ("", text.flop_words) if kind == "flops" else (f"{said} ", write)
+    uncounted = kind == "flops" and any(map(text.is_lower_bound, rows["uncounted_ops"]))
+    flop_words = partial(text.flop_words, uncounted=uncounted)
+    said, write = ("", flop_words) if kind == "flops" else (f"{said} ", write)
     values = rows[_COLUMNS.get(kind, kind)].dropna().astype(float)
     if values.empty or values.min() == values.max():
         return "", False

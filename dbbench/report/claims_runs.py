@@ -131,10 +131,14 @@ def _short(value: float, unit: str) -> Found:
 
 
 def figure_of(configuration: Configuration, figure: str) -> int | None:
-    """Return a figure of the costliest cell, a column or of what was made in the layers; None where it is unknown."""
+    """Return a figure of the costliest cell, a column or of what was made in the layers.
+
+    None where it is unknown, as FLOPs are where some ops have no formula.
+    """
     mine = configuration.costliest
     if mine is None or figure not in LAYERS_OWN_PEAKS:
-        return None if mine is None else getattr(mine.row, figure)
+        partial = mine is not None and figure.startswith("flops") and bool(mine.row.uncounted_ops)
+        return None if mine is None or partial else getattr(mine.row, figure)
     frame = configuration.folder.read_trace(mine.row.config_hash)
     if frame is None:
         return None

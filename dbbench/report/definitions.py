@@ -73,7 +73,8 @@ DEFINITIONS: dict[str, str] = {
     ),
     "FLOPs": (
         "Floating-point operations of the ops with a known formula (a multiply-add is two), by phase, in the same "
-        "traced steps; a step of a block-wise method is the mean over its blocks. Ops without a formula are named."
+        "traced steps; a step of a block-wise method is the mean over its blocks. Ops without a formula are named; a "
+        "figure that leaves any out has ≥ before it and is compared with no other."
     ),
     "attention kernel": (
         "The family of kernel that computed attention: flash, efficient, cudnn, or math for products and a softmax of "

@@ -44,6 +44,7 @@ class Side:
     step: int | None
     held: list[Held]
     flops: dict[str, int] | None = None
+    uncounted: bool = False  # some ops have no FLOP formula
 
     @property
     def older(self) -> bool:
@@ -176,6 +177,8 @@ class Diff(Shown):
         for phase in (phase for phase in PHASES if phase in before or phase in after):
             rows.append(_flops_row(phase, before.get(phase, 0), after.get(phase, 0)))
         rows.append(_flops_row("together", sum(before.values()), sum(after.values())))
+        for place, side in ((1, self.before), (2, self.after)):
+            rows[-1][place] = f"≥ {rows[-1][place]}" if side.uncounted else rows[-1][place]
         return Grid(["phase", "before", "after", "difference", "change"], rows, totals=1)
 
 
@@ -191,7 +194,7 @@ def side_of(measured: Measured, name: str) -> Side:
     if isinstance(measured, Profile):
         flops = measured.flops_per_step if measured.steps else None
         place = measured.peak_phase, measured.peak_step
-        return Side(measured.name, measured.peak_bytes, *place, measured.held, flops)
+        return Side(measured.name, measured.peak_bytes, *place, measured.held, flops, bool(measured.uncounted))
     peak = held_at_peak(measured)
     return Side(name, peak.total_bytes, peak.phase, peak.step, peak.held)
 

@@ -72,7 +72,8 @@ class EstimateTable:
         figures += [row.allocated_bytes, row.reserved_bytes, row.reserved_expandable_bytes]
         figures += [line.allocators[0].reserved_bytes] if asked else []
         cells = [row.variant, f"{row.network} {row.network_size}", str(row.batch_size), *map(self._size, figures)]
-        cells.append(text.MISSING if row.flops_step is None else f"{row.flops_step / 1e12:,.4g}")
+        at_least = "≥ " if text.is_lower_bound(row.uncounted_ops) else ""
+        cells.append(text.MISSING if row.flops_step is None else f"{at_least}{row.flops_step / 1e12:,.4g}")
         cells += _bound(line.bound) if budget and budget.device_model else []
         cells += [_fits(line, line.allocators[-1])] if budget else []
         return cells

@@ -105,7 +105,7 @@ def _step_panel(axes: Axes, shown: pd.DataFrame, shift: float, height: float) ->
     for place, (_, row) in enumerate(shown.iterrows()):
         parts = [(row[f"flops_{phase}"] / scale, fill) for phase, fill in FLOP_FILLS.items()]
         left = stacked_bar(axes, place + shift, height, parts)
-        ends.append((max(left, row["flops_step"] / scale), _words(row["flops_step_ratio"], row["flops_step"])))
+        ends.append((max(left, row["flops_step"] / scale), _words(row["flops_step_ratio"], row["flops_step"], row)))
     _annotate(axes, ends, shift)
     axes.set_xlabel(unit, labelpad=2)
 
@@ -121,16 +121,16 @@ def _total_panel(axes: Axes, shown: pd.DataFrame, shift: float, height: float) -
         count = row["flops_train_total"]
         if pd.notna(count):
             axes.barh(place + shift, count / scale, height=height, color="#BBBBBB", edgecolor="#333333", linewidth=0.3)
-        ends.append((0.0 if pd.isna(count) else count / scale, _words(row["flops_train_total_ratio"], count)))
+        ends.append((0.0 if pd.isna(count) else count / scale, _words(row["flops_train_total_ratio"], count, row)))
     _annotate(axes, ends, shift)
     axes.set_xlabel(unit, labelpad=2)
 
 
-def _words(ratio: Any, count: Any) -> str:
+def _words(ratio: Any, count: Any, row: Any) -> str:
     """The ratio to backprop, or the plain count where the run holds nothing to compare with."""
     if pd.isna(count):
         return "not measured"
-    return f"{text.flops(count)}FLOPs" if pd.isna(ratio) else text.times(ratio)
+    return text.flop_words(count, uncounted=row["uncounted_ops"]) if pd.isna(ratio) else text.times(ratio)
 
 
 def _annotate(axes: Axes, ends: list[tuple[float, str]], shift: float) -> None:

@@ -124,9 +124,9 @@ def cost(run: Run, finished: pd.DataFrame) -> str:
 
     def cells(row: Any) -> list[str]:
         return [
-            _bold(escaped(text.flops(row["flops_step"])), row, step),
+            _bold(escaped(text.flops(row["flops_step"], row["uncounted_ops"])), row, step),
             _ratio(row["flops_step_ratio"]),
-            _bold(escaped(text.flops(row["flops_train_total"])), row, whole),
+            _bold(escaped(text.flops(row["flops_train_total"], row["uncounted_ops"])), row, whole),
             _ratio(row["flops_train_total_ratio"]),
             escaped(text.whole(row["samples_per_second"])),
             _ratio(row["speed_ratio"]),

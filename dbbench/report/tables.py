@@ -129,7 +129,8 @@ def _ratios(run: Run, configuration: Configuration) -> dict[str, Any]:
     }
     for name, column in pairs.items():
         ours, base = getattr(mine.row, column), getattr(theirs.row, column)
-        found[name] = ours / base if ours is not None and base else None
+        partial = column.startswith("flops") and (mine.row.uncounted_ops or theirs.row.uncounted_ops)
+        found[name] = ours / base if ours is not None and base and not partial else None
     timing, base_timing = run.timings.get(configuration.label), run.timings.get(reference.label)
     if timing is not None and base_timing is not None:
         found["speed_ratio"], found["speed_rounds"] = paired_ratio(timing, base_timing)
@@ -174,7 +175,7 @@ def _memory_cells(row: Any) -> list[str]:
 def _cost_cells(row: Any) -> list[str]:
     return [
         text.score_sd(row["metric_mean"], row["metric_sd"], row["metric_n"]),
-        text.flops(row["flops_step"]),
+        text.flops(row["flops_step"], row["uncounted_ops"]),
         text.times(row["flops_step_ratio"]),
         text.times(row["flops_train_total_ratio"]),
         text.whole(row["samples_per_second"]),
@@ -184,7 +185,8 @@ def _cost_cells(row: Any) -> list[str]:
 
 def budget_cells(row: Any) -> list[str]:
     """Return what was made equal (by name), then the four figures it could have been."""
-    spent = [text.whole(row["layer_updates"]), text.whole(row["samples"]), text.flops(row["flops_train_total"])]
+    flops = text.flops(row["flops_train_total"], row["uncounted_ops"])
+    spent = [text.whole(row["layer_updates"]), text.whole(row["samples"]), flops]
     return [f"{row['budget'].replace('_', ' ')} {text.whole(row['budget_value'])}", *spent, _train(row)]
 
 

@@ -32,10 +32,12 @@ def whole(count: Any) -> str:
     return MISSING if pd.isna(count) else f"{count:,.0f}"
 
 
-def flops(count: Any) -> str:
-    """FLOPs with three digits and a decimal prefix, e.g. ``1.23 G``."""
+def flops(count: Any, uncounted: Any = None) -> str:
+    """FLOPs with three digits and a decimal prefix, e.g. ``1.23 G``; ``≥ 1.23 G`` where ops were left ``uncounted``."""
     if pd.isna(count):
         return MISSING
+    if is_lower_bound(uncounted):
+        return f"≥ {flops(count)}"
     for prefix, unit in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= unit:
             digits = f"{count / unit:#.3g}".rstrip(".")
@@ -43,9 +45,14 @@ def flops(count: Any) -> str:
     return f"{count:.0f}"
 
 
-def flop_words(count: float, unit: str = "FLOPs") -> str:
-    """Write a count of FLOPs with its unit, e.g. ``1.23 GFLOPs``."""
-    words = flops(count)
+def is_lower_bound(uncounted: Any) -> bool:
+    """Tell whether there were ops without a FLOP formula, from a row's or a profile's account of them."""
+    return uncounted is not None and uncounted is not pd.NA and uncounted == uncounted and bool(uncounted)
+
+
+def flop_words(count: float, unit: str = "FLOPs", uncounted: Any = None) -> str:
+    """Write a count of FLOPs with its unit, e.g. ``1.23 GFLOPs``; see `flops`."""
+    words = flops(count, uncounted)
     return f"{words}{unit}" if words[-1].isalpha() else f"{words} {unit}"
 
 

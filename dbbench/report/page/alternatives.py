@@ -51,7 +51,8 @@ def _instant(row: pd.Series) -> str:
 def _flops(row: pd.Series) -> str:
     phases = ("forward", "backward", "recompute")
     parts = ", ".join(f"{text.flops(row[f'flops_{phase}'])} {phase}" for phase in phases)
-    return f"{text.flops(row['flops_step'])} a step ({parts}), {text.flops(row['flops_train_total'])} a training"
+    step, whole = (text.flops(row[column], row["uncounted_ops"]) for column in ("flops_step", "flops_train_total"))
+    return f"{step} a step ({parts}), {whole} a training"
 
 
 def _device(row: pd.Series) -> str:

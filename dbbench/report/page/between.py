@@ -71,4 +71,4 @@ def _difference(row: Compared, write: Callable[[Any], str]) -> Cell:
     return Cell(f"{'−' if gap < 0 else '+'}{size}", gap)
 
 
-_WRITTEN = {"bytes": text.mib, "FLOPs": text.flops, "samples/s": text.whole}
+_WRITTEN: dict[str, Callable[[Any], str]] = {"bytes": text.mib, "FLOPs": text.flops, "samples/s": text.whole}
