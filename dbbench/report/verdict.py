@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from dbbench.report import text
-from dbbench.report.document import code, data
+from dbbench.report.document import code, codes, data
 from dbbench.report.run import Run
 from dbbench.report.tables import named_metric
 
@@ -19,10 +17,9 @@ LEVEL = 0.05
 
 
 class Welch(NamedTuple):
-    """A two-sided test of equal means: t, degrees of freedom, p."""
+    """A two-sided test of equal means: t and p."""
 
     t: float
-    degrees: float
     p: float
 
 
@@ -42,28 +39,13 @@ def welch(one: Sequence[float], other: Sequence[float]) -> Welch | None:
 
 
 def welch_of(one: Sample, other: Sample) -> Welch | None:
-    """Welch's t-test (Biometrika 34, 1947), None with fewer than two values a side or no spread on either.
-
-    The tail of Student's t is integrated by Gauss and Legendre after t = √ν·tan θ, which turns its density into
-    cos(θ)^(ν−1) on a finite interval.
-    """
-    errors = [sample.sd**2 / sample.n for sample in (one, other)]
-    if min(one.n, other.n) < 2 or sum(errors) == 0:
+    """Welch's t-test (Biometrika 34, 1947), None with fewer than two values a side or no spread on either."""
+    if min(one.n, other.n) < 2 or one.sd == other.sd == 0:
         return None
-    t = (one.mean - other.mean) / math.sqrt(sum(errors))
-    degrees = sum(errors) ** 2 / sum(e**2 / (s.n - 1) for e, s in zip(errors, (one, other), strict=True))
-    start = math.atan(abs(t) / math.sqrt(degrees))
-    whole = math.sqrt(math.pi) * math.exp(math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
-    nodes, weights = _quadrature()
-    half = (math.pi / 2 - start) / 2
-    angle = start + half * (nodes + 1)
-    tail = half * float(np.sum(weights * np.cos(angle) ** (degrees - 1)))
-    return Welch(t, degrees, min(1.0, 2 * tail / whole))
+    from scipy.stats import ttest_ind_from_stats  # slow to import
 
-
-@cache
-def _quadrature() -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(200)
+    test = ttest_ind_from_stats(*one, *other, equal_var=False)
+    return Welch(float(test.statistic), float(test.pvalue))
 
 
 def verdict(run: Run, table: pd.DataFrame) -> str:
@@ -87,12 +69,15 @@ def verdict(run: Run, table: pd.DataFrame) -> str:
     if others.empty:
         return first + " No other variant finished on the same network."
     least = others.loc[others["peak_bytes"].astype(float).idxmin()]
+    alike = others[(others["peak_bytes"] == least["peak_bytes"]) & (others["variant"] != least["variant"])]
     lead = "Of the other variants on that network" if len(others) > 1 else "The one other variant on that network"
     holds = "holds the least at its peak" if len(others) > 1 else "is"
     second = (
         f"{lead}, {code(least['variant'])} {holds}: {text.mib(least['peak_bytes'])} MiB, "
-        f"{_compared_size(float(least['peak_ratio']))}{_scores(least)}; {_difference(run, least)}."
+        f"{_compared_size(row, least)}{_scores(least)}; {_difference(run, least)}."
     )
+    if not alike.empty:
+        second += f" The same bytes: {codes(alike['variant'])}."
     return " ".join([first, second, _keeper(run, row, least, others)])
 
 
@@ -111,33 +96,37 @@ def bullets(run: Run, table: pd.DataFrame) -> list[str]:
             spent = f" (under another budget: {row['budget'].replace('_', ' ')} {text.whole(row['budget_value'])})"
         found.append(
             f"{code(row['variant'])}{spent} peaks at {text.mib(row['peak_bytes'])} MiB, "
-            f"{_compared_size(float(row['peak_ratio']))}{_scores(row)}; {_difference(run, row)}."
+            f"{_compared_size(_base_row(run, table, row), row)}{_scores(row)}; {_difference(run, row)}."
         )
     return found
 
 
 def _keeper(run: Run, base: pd.Series, least: pd.Series, others: pd.DataFrame) -> str:
-    smaller = others[others["peak_ratio"].astype(float) < 1]
-    kept, untested = [], 0
-    for _, row in smaller.iterrows():
-        outcome = _outcome(run, row)
-        untested += outcome is None
-        if outcome in ("equal", "same", "better"):
-            kept.append(row)
+    """Say which of the variants with a smaller peak keeps the metric, as far as a test over seeds can tell."""
+    smaller = others[others["peak_bytes"].astype(float) < float(base["peak_bytes"])]
+    if smaller.empty:
+        return "No other variant has a smaller peak than backprop."
+    outcomes = [(_outcome(run, row), row) for _, row in smaller.iterrows()]
+    kept = [row for outcome, row in outcomes if outcome in ("equal", "same", "better")]
+    untested = [row["variant"] for outcome, row in outcomes if outcome is None]
     metric = data(base["metric"]) if pd.notna(base["metric"]) else "metric"
+    rest = f" Not tested, for want of seeds or of the metric: {codes(untested)}." if untested else ""
     if kept:
-        rest = " Variants with one seed could not be tested." if untested else ""
         best = min(kept, key=lambda row: int(row["peak_bytes"]))
         those = f"those whose {metric} is better than backprop's, the same, or not told apart from it by the test"
         if best["variant"] == least["variant"]:
             return f"It is also the least of {those}.{rest}"
         return (
             f"Of {those}, {code(best['variant'])} holds the least, {text.mib(best['peak_bytes'])} MiB "
-            f"({_compared_size(float(best['peak_ratio']))}).{rest}"
+            f"({_compared_size(base, best)}).{rest}"
         )
+    if len(untested) == len(outcomes):
+        return f"Whether a variant with a smaller peak keeps the {metric} cannot be said: that takes two seeds or more."
     if untested:
-        return "Which of them keep the metric cannot be said: that takes two seeds or more of each."
-    return f"No variant with a smaller peak keeps backprop's {metric}: each is worse by more than the noise over seeds."
+        lead = f"No variant with a smaller peak is shown to keep backprop's {metric}: each that was tested"
+    else:
+        lead = f"No variant with a smaller peak keeps backprop's {metric}: each"
+    return f"{lead} is worse by more than the noise over seeds.{rest}"
 
 
 def _scores(row: pd.Series) -> str:
@@ -147,11 +136,14 @@ def _scores(row: pd.Series) -> str:
     return f", with {data(named_metric(row))} {figure}"
 
 
-def _compared_size(ratio: float) -> str:
-    """A ratio of peaks in words, with the factor above one."""
-    if abs(ratio - 1) < 0.005:
-        return "as much as backprop"
-    return f"{1 / ratio:.2f}× less than backprop" if ratio < 1 else f"{ratio:.2f}× as much as backprop"
+def _compared_size(base: pd.Series, row: pd.Series) -> str:
+    """A peak beside the reference's in words, with the factor above one."""
+    mine, theirs = int(row["peak_bytes"]), int(base["peak_bytes"])
+    if mine == theirs:
+        return "exactly as much as backprop"
+    if abs(mine - theirs) < 0.005 * theirs:
+        return f"{abs(mine - theirs):,} bytes {'less' if mine < theirs else 'more'} than backprop"
+    return f"{theirs / mine:.2f}× less than backprop" if mine < theirs else f"{mine / theirs:.2f}× as much as backprop"
 
 
 def _values(run: Run, label: str) -> list[float]:
@@ -162,6 +154,10 @@ def _values(run: Run, label: str) -> list[float]:
 def _base_label(run: Run, row: pd.Series) -> str:
     reference = run.reference(run.configuration(row["variant"]))
     return reference.label if reference else ""
+
+
+def _base_row(run: Run, table: pd.DataFrame, row: pd.Series) -> pd.Series:
+    return table[table["variant"] == _base_label(run, row)].iloc[0]
 
 
 def _own_reference(run: Run, row: pd.Series) -> bool:
@@ -205,8 +201,10 @@ def _difference(run: Run, row: pd.Series) -> str:
     if mine == theirs:
         return "its metric is the same, seed by seed"
     gap: Any = float(np.mean(mine)) - float(np.mean(theirs))
-    side = "above" if gap > 0 else "below"
     test = welch(mine, theirs)
+    if gap == 0:
+        return "its mean is backprop's"
+    side = "above" if gap > 0 else "below"
     if test is None:
         why = "one seed a side" if min(len(mine), len(theirs)) < 2 else "no spread over seeds"
         return f"that is {text.score(abs(gap))} {side} backprop's, and with {why} there is no test of it"

@@ -95,7 +95,7 @@ def test_compare_shows_what_differs_and_counts_the_rest(runs: Path) -> None:
     for words in ("35.00 MiB", "43.00 MiB", "+8.00 MiB", "+22.9", "higher"):
         assert words in peak
     assert not any(line.startswith("backprop") for line in lines)
-    assert "3 of 66 figures differ; 63 are the same, 0 differ within noise. --all shows every one." in said
+    assert "3 of 68 figures differ; 65 are the same, 0 differ within noise. --all shows every one." in said
     every = invoke("compare", runs / "a", runs / "b", "--all")[1]
     assert len(every.splitlines()) > 64
 
