@@ -16,6 +16,10 @@ class BadInput(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class Diverged(Exception):
+    """A loss, a parameter or a figure of merit is no finite number; the text says which, and when it was first seen."""
+
+
 class WorkerDied(Exception):
     """A process that was to answer ended before it did. Its text is one line; the command line exits with status 1."""
 

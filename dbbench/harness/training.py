@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dbbench.errors import Diverged
 from dbbench.harness.budget import course_in_seconds
 from dbbench.methods.base import Method, Plan
 from dbbench.suite.cell import Cell
@@ -88,6 +90,7 @@ class Loop:
         self.method, self.task, self.cell, self.done = method, task, cell, Training()
         self._loss_sum = torch.zeros((), device=cell.device)
         self._losses = 0
+        self._first_bad = torch.full((), torch.inf, device=cell.device)  # step; no step waits for the device
 
     def step(self, plan: Plan) -> Tensor:
         """Take one step and return its loss.
@@ -105,12 +108,21 @@ class Loop:
         done.blocks.append(plan.block)
         self._loss_sum += result.loss
         self._losses += 1
+        bad_now = torch.where(torch.isfinite(result.loss), torch.inf, float(done.steps))
+        self._first_bad = torch.minimum(self._first_bad, bad_now)
         return result.loss
 
     def evaluate(self, fraction: float) -> None:
-        """Add a point to the curve: the validation split, and the mean training loss since the point before."""
+        """Add a point to the curve: the validation split, and the mean training loss since the point before.
+
+        Raises Diverged where a loss since then, a parameter or the figure of merit is not finite.
+        """
         done = self.done
+        self._require_finite_training()
         values = self.task.evaluate("validation", lambda inputs: {"": self.method.predict_own(inputs)})[""]
+        headline = self.task.metrics[0].name
+        if not math.isfinite(values[headline]):
+            raise Diverged(f"validation {headline} is {values[headline]} after step {done.steps}")
         rows = [("validation", name, value) for name, value in values.items()]
         if self._losses:
             rows.append(("train", "loss", self._loss_sum.item() / self._losses))
@@ -119,6 +131,14 @@ class Loop:
         done.curve += [at | {"split": split, "name": name, "value": value} for split, name, value in rows]
         self._loss_sum.zero_()
         self._losses = 0
+
+    def _require_finite_training(self) -> None:
+        first = self._first_bad.item()
+        if math.isfinite(first):
+            raise Diverged(f"the training loss is not finite, first at step {first:.0f}")
+        for name, parameter in self.method.model.named_parameters():
+            if not parameter.is_meta and not torch.isfinite(parameter.detach()).all():
+                raise Diverged(f"parameter '{name}' is not finite, first seen after step {self.done.steps}")
 
     def progress(self, fraction: float, steps: int | None, loss: float) -> dict[str, Any]:
         """Return what a display wants to know."""

@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dbbench.errors import Diverged
 from dbbench.results.record import Status
 from dbbench.suite.cell import Cell
 
@@ -61,6 +62,8 @@ def _line(message: dict[str, Any]) -> bytes:
 
 def describe(error: BaseException) -> tuple[Status, str]:
     """Return the status and the one line, of at most 300 characters, that ``error`` leaves in the cell's row."""
+    if isinstance(error, Diverged):
+        return "diverged", _shortened(str(error))
     line = " ".join("".join(traceback.format_exception_only(error)).split())
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if isinstance(error, RuntimeError) and any(text in line.lower() for text in _OUT_OF_MEMORY_TEXTS):

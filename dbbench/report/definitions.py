@@ -63,6 +63,11 @@ DEFINITIONS: dict[str, str] = {
         "Which of the optimizer's implementations ran. It decides the scratch of an update (foreach keeps lists of "
         "temporaries, fused keeps none), so it can move a peak by more than a method does."
     ),
+    "diverged": (
+        "A training whose loss, parameters or figure of merit were no finite numbers. The loss of every step is looked "
+        "at, parameters and metric at each evaluation; training ends there, and the row says what was seen first. The "
+        "cell has no part in a mean, a test or a ratio, so n tells how many seeds are left."
+    ),
     "layer update": (
         "One optimizer update of one layer. A step of backprop on L layers makes L of them; greedy training divides "
         "the budget evenly over its stages."

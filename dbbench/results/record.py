@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 
-Status = Literal["ok", "failed", "out_of_memory", "timeout", "killed", "interrupted"]
+Status = Literal["ok", "failed", "diverged", "out_of_memory", "timeout", "killed", "interrupted"]
 
 
 class Row(BaseModel):

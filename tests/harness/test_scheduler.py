@@ -14,10 +14,12 @@ from dbbench.results.store import RunFolder
 
 #: The one that hangs stands first, so that the others run while it does.
 FAULTS = {
-    "hangs": ("Hangs", "timeout", "not finished after 12 s"),
+    "hangs": ("Hangs", "timeout", "not finished after 20 s"),
     "raises": ("Raises", "failed", "ValueError: the toy broke [red]on purpose[/red]!!!"),
     "eats_tensors": ("EatsTensorMemory", "out_of_memory", "can't allocate memory"),
     "kills_itself": ("KillsItself", "killed", "killed by SIGKILL"),
+    "leaves_nan": ("LeavesNan", "diverged", "is not finite, first seen after step 5"),
+    "loses_its_loss": ("LosesItsLoss", "diverged", "the training loss is not finite, first at step 7"),
     "exits": ("Exits", "failed", "ended with exit status 7"),
 }
 PRINTS = make_cell("prints", "toy_methods.faulty:Prints")
@@ -40,7 +42,7 @@ def faulty_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str
     out = tmp_path_factory.mktemp("faulty") / "run"
     cells = []
     for variant, (method, *_) in FAULTS.items():
-        limit = 12.0 if variant == "hangs" else 120.0
+        limit = 20.0 if variant == "hangs" else 120.0
         cells.append(make_cell(variant, f"toy_methods.faulty:{method}", timeout_seconds=limit))
     cells.append(PRINTS)
     with pytest.MonkeyPatch.context() as patch:

@@ -29,6 +29,26 @@ class EatsTensorMemory(Backprop):
         raise AssertionError(f"nobody has {torch.empty(1 << 60).numel()} floats")
 
 
+class LeavesNan(Backprop):
+    """Its loss is fine, and one of its parameters is no number from the fourth step on."""
+
+    def step(self, batch: Batch, plan: Plan) -> StepReport:
+        report = super().step(batch, plan)
+        if plan.step >= 3:
+            with torch.no_grad():
+                next(iter(self.model.parameters())).view(-1)[0] = torch.nan
+        return StepReport(torch.zeros(()), report.layers_updated, report.samples)
+
+
+class LosesItsLoss(Backprop):
+    """Its loss overflows in one step and is a number again in the next."""
+
+    def step(self, batch: Batch, plan: Plan) -> StepReport:
+        report = super().step(batch, plan)
+        loss = torch.full((), torch.inf) if plan.step == 6 else report.loss
+        return StepReport(loss, report.layers_updated, report.samples)
+
+
 class KillsItself(Backprop):
     """What the system's out-of-memory killer looks like from outside."""
 
