@@ -94,6 +94,11 @@ def is_leaf_node(node: Any) -> bool:
     return node_sequence_number(node) >= _LEAF
 
 
+def is_composite(func: Any) -> bool:
+    """Tell whether the op ``func`` is made of others, and has nothing of its own to run."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
 def modes_in_force() -> list[TorchDispatchMode]:
     """Return the dispatch modes that the thread that runs is under, the innermost last."""
     return _get_current_dispatch_mode_stack()

@@ -45,7 +45,8 @@ class Op(NamedTuple):
     """What is worth knowing of an op, found out once.
 
     ``takes_number`` says that its second argument may be a Python number. ``within_another`` says that autograd
-    calls it in the midst of an op, before the op's node can be asked; it allocates nothing.
+    calls it in the midst of an op, before the op's node can be asked; it allocates nothing. ``composite`` ones are made
+    of others, which are seen in their place: under ``inference_mode`` nobody else has taken them apart.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Op(NamedTuple):
     casts: bool
     takes_number: bool
     within_another: bool
+    composite: bool
 
 
 class Recorder(Storages, private.TorchDispatchMode):
@@ -207,6 +209,9 @@ class Recorder(Storages, private.TorchDispatchMode):
         op = self._ops.get(func) or self._learn(func)
         if self._bypass or op.within_another:
             return func(*args, **kwargs)
+        if op.composite:
+            with self._again():
+                return func.decompose(*args, **kwargs)
         if types and not self._are_plain(types):
             self._saved.unseen_nodes = True
             return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
@@ -243,6 +248,15 @@ class Recorder(Storages, private.TorchDispatchMode):
                 self._saved.expect(op, [weakref.ref(tensor) for tensor in outputs], numbers, number)
         return out
 
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        """Be in force within an op of one's own."""
+        private.TorchDispatchMode.__enter__(self)
+        try:
+            yield
+        finally:
+            private.TorchDispatchMode.__exit__(self, None, None, None)
+
     def _are_plain(self, types: Any) -> bool:
         plain = self._plain_kinds.get(types)
         if plain is None:
@@ -262,6 +276,7 @@ class Recorder(Storages, private.TorchDispatchMode):
             takes_number=self.device_type == "cpu" and len(arguments) > 1 and str(arguments[1].type) == "Tensor",
             # prim: a fake tensor is asked for its device
             within_another=func in _WITHIN_ANOTHER or func.namespace == "prim",
+            composite=private.is_composite(func),
         )
         return op
 

@@ -226,3 +226,17 @@ def test_a_formula_that_fails_is_an_op_without_one(monkeypatch: pytest.MonkeyPat
     flops, uncounted = counted(lambda: _none(torch.ones(2, 2) @ torch.ones(2, 2)))
     assert not flops
     assert uncounted == {"aten.mm": 1}
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_prediction_counts_the_same_without_gradients_and_without_tracking(mode: Any) -> None:
+    """Under inference mode composite ops come whole: a linear map would count as nothing, its inner tensors neither."""
+    net = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Unflatten(1, (1, 16)), nn.Conv1d(1, 4, 3))
+
+    def predict() -> None:
+        with mode():
+            torch.einsum("bct,bdt->bcd", h := net(torch.ones(5, 8)), h)
+
+    flops, uncounted = counted(predict)
+    assert flops == {"forward": 2 * 5 * 8 * 16 + 2 * 5 * 4 * 14 * 3 + 2 * 5 * 4 * 4 * 14}
+    assert not uncounted
