@@ -9,11 +9,14 @@ from benchmarks.ledger_steps import (  # noqa: F401  importing a theme registers
     autograd,
     borrowed,
     checkpoints,
+    kernels,
     loops,
+    modules,
     networks,
     optimizers,
     precision,
     storages,
+    wrappers,
 )
 from benchmarks.ledger_steps.catalogue import LIMITS, STEPS, Kind, Setup
 
