@@ -24,8 +24,10 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 class _Verbs(TyperGroup):
-    """Turns what ends a verb early into a line and its exit status: 2 for bad input, 1 for a lost process, 130 for
-    Ctrl-C."""
+    """Turns what ends a verb early into a line and its exit status.
+
+    2 is for bad input, 1 for a lost process or a file that cannot be read or written, 130 for Ctrl-C.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -35,6 +37,12 @@ class _Verbs(TyperGroup):
             raise typer.Exit(2) from error
         except WorkerDied as error:
             typer.echo(f"dbbench: {error}", err=True)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise  # who reads has gone; click ends quietly
+            named = f"{error.filename}: " if error.filename else ""
+            typer.echo(f"dbbench: {named}{error.strerror or error}; what was finished before is kept", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo("dbbench: interrupted", err=True)
@@ -49,6 +57,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from dbbench import __version__
+
+        typer.echo(f"dbbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @dataclass(frozen=True)

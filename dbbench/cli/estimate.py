@@ -123,11 +123,11 @@ def calibrate(
 
     from dbbench.report.calibration_table import large_errors, rich_table, summary, write_calibration
 
-    write_calibration(out, found)
     screen = console()
     screen.print(rich_table(found))
     for line in [*summary(found), *(f"over 1 %: {line}" for line in large_errors(found))]:
         screen.print(line)
+    write_calibration(out, found)
     raise typer.Exit(0 if all(cell.compared for cell in found.cells) else 1)
 
 

@@ -83,9 +83,9 @@ def fit(
     lines = [line for one in found for line in one.lines]
     failed = {variant: why for one in found for variant, why in one.failed.items()}
     whole = found[0].model_copy(update={"lines": lines, "failed": failed})
+    _show(fit_table.markdown(whole) if markdown else fit_table.rich_tables(whole), fit_table.method_of_search(whole))
     if out is not None:
         fit_table.write_fit(out, whole)
-    _show(fit_table.markdown(whole) if markdown else fit_table.rich_tables(whole), fit_table.method_of_search(whole))
     _end(whole.failed)
 
 
@@ -112,9 +112,9 @@ def scaling(
     check_out(out, "scaling.json")
     with _progress(plan.cells[0].suite) as progress:
         found = scale(plan.cells, over.value, wanted, plan.where, processes, progress)
+    _show(scaling_table.markdown(found) if markdown else scaling_table.rich_tables(found))
     if out is not None:
         scaling_table.write_scaling(out, found)
-    _show(scaling_table.markdown(found) if markdown else scaling_table.rich_tables(found))
     _end(found.failed)
 
 

@@ -28,7 +28,8 @@ class Account:
     """A traced stretch in figures; every number of bytes is exact.
 
     ``peak_op`` and ``peak_module`` made the allocation that reached the peak. ``resident_bytes`` were there before the
-    ledger opened; ``undeclared_bytes`` are those of them in no declared role.
+    ledger opened; ``undeclared_bytes`` are those of them in no declared role. ``kept_bytes`` is what `kept_at_the_end`
+    lists.
     """
 
     peak_bytes: int = 0
@@ -44,6 +45,7 @@ class Account:
     window_peaks: list[tuple[Window, int]] = field(default_factory=list)
     resident_bytes: int = 0
     undeclared_bytes: int = 0
+    kept_bytes: int = 0
 
 
 def role_of(trace: Trace, number: int) -> str:
@@ -112,6 +114,7 @@ class _Replay:
 def account(trace: Trace) -> Account:
     """Replay ``trace`` and return its account: the peak is over the windows of kind ``step``."""
     result, peak = _replayed(trace)
+    result.kept_bytes = sum(row.bytes for row in kept_at_the_end(trace))
     if peak >= 0:
         _describe_peak(result, trace, peak)
     return result
@@ -122,7 +125,7 @@ def _replayed(trace: Trace) -> tuple[Account, int]:
     result, replay = Account(), _Replay(trace)
     own, sums, highest = result.own_peaks, replay.sums, 0
     instant = peak = -1
-    for instant, (window, _, role) in enumerate(replay.instants()):
+    for instant, (window, event, role) in enumerate(replay.instants()):
         total = replay.total
         if role is None:
             highest = total
@@ -135,6 +138,8 @@ def _replayed(trace: Trace) -> tuple[Account, int]:
         for touched in ROLES if role is None else (role,):
             if sums[touched] > own[touched]:
                 own[touched] = sums[touched]
+        if event >= window.end - 1:  # what should have gone with the step, and has not
+            own["retained"] = max(own["retained"], sums["retained"] + sum(sums[passing] for passing in _PASSING))
         if total > result.peak_bytes:
             result.peak_bytes, peak = total, instant
     inference = [most for window, most in result.window_peaks if window.kind == "inference"]
@@ -215,6 +220,23 @@ def _held(trace: Trace, live: dict[int, int], roles: list[str]) -> list[Held]:
         counts[key] += 1
     rows = [Held(role=k[0], module=k[1], op=k[2], holder=k[3], bytes=b, storages=counts[k]) for k, b in sizes.items()]
     return sorted(rows, key=lambda row: (-row.bytes, row.role, row.module, row.op, row.holder or ""))
+
+
+def kept_at_the_end(trace: Trace) -> list[Held]:
+    """Return what was made since the ledger opened, is alive at the end and is no part of the model, largest first.
+
+    Inputs and averages of the weights are declared to stay; whatever else is left was kept by its holder.
+    """
+    replay = _Replay(trace)
+    for event in range(len(trace.event_op)):
+        replay.apply(event)
+    replay.outlive()
+    made = {
+        number: size
+        for number, size in replay.live.items()
+        if number not in trace.before and replay.roles[number] in ("retained", "temporaries", "other", "unseen")
+    }
+    return _held(trace, made, replay.roles)
 
 
 def timeline(trace: Trace) -> pd.DataFrame:

@@ -83,6 +83,12 @@ def take_census(recorder: Recorder, tensors: list[Tensor]) -> None:
     """Take in every storage that exists: those of Python's ``tensors``, then those that their graphs keep."""
     for tensor in tensors:
         recorder.numbers_of(tensor)
+    for tensor in kept_by_graphs(tensors):
+        recorder.numbers_of(tensor)
+
+
+def kept_by_graphs(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Yield what the autograd graphs behind ``tensors`` keep."""
     seen: set[Any] = set()
     for tensor in tensors:
         for node in private.nodes_behind(private.node_of(tensor), seen):
@@ -90,7 +96,7 @@ def take_census(recorder: Recorder, tensors: list[Tensor]) -> None:
             for kept in (*private.saved_by(node), *on_ctx):
                 for item in kept if isinstance(kept, (tuple, list)) else (kept,):
                     if isinstance(item, Tensor):
-                        recorder.numbers_of(item)
+                        yield item
 
 
 def copies_of(models: Iterable[nn.Module], among: Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:

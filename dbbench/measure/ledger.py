@@ -36,6 +36,7 @@ from dbbench.measure.identity import Identities, note
 from dbbench.measure.optimizers import tensors_in
 from dbbench.measure.recorder import Recorder
 from dbbench.phases import phase
+from dbbench.results.record import Held
 from dbbench.results.roles import IDENTITY_ROLES
 from dbbench.results.trace import Trace, Window
 
@@ -134,6 +135,7 @@ class BareLedger:
         unmarked = not self.trace.windows
         try:
             if unmarked:
+                gc.collect(2 if self._collect else 1)  # what died in a cycle is not kept
                 self._recorder.clock.close_marks(0)
                 self._recorder.settle()
                 self._windows_end(Window("step", 0, 0, 0), error)
@@ -238,6 +240,20 @@ class BareLedger:
     def account(self) -> accounts.Account:
         """Return the figures; the ledger may still be open."""
         return accounts.account(self.trace)
+
+    @property
+    def kept(self) -> list[Held]:
+        """What the measured code made and, at this moment or as the ledger closed, still holds: by holder.
+
+        Parameters, gradients, the optimizer's state, buffers, inputs and averages of the weights are not among it. A
+        variable of the code that runs, such as a loss, is: leave the function, or delete it, before the ledger closes.
+        """
+        return accounts.kept_at_the_end(self.trace)
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of `kept`: 0 where nothing leaks."""
+        return self.account().kept_bytes
 
     def timeline(self) -> Any:
         """Return the classified events of the traced steps as a data frame."""

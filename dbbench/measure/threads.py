@@ -28,7 +28,7 @@ def follow_threads(patch: Patch, follow: Follow) -> None:
     def started(thread: threading.Thread) -> None:
         context = follow()
         if context is not None:
-            thread.run = _under(context, thread.run, then=lambda: thread.__dict__.pop("run"))  # type: ignore[method-assign]
+            thread.run = _under(context, thread.run, then=lambda: thread.__dict__.pop("run", None))  # type: ignore[method-assign]
         try:
             start(thread)
         except BaseException:

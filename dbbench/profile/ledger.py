@@ -225,6 +225,7 @@ class Ledger(BareLedger):
             held=found.held,
             resident_bytes=found.resident_bytes,
             undeclared_bytes=found.undeclared_bytes,
+            kept_bytes=found.kept_bytes,
             steps=steps,
             attention=self.attention,
             uncounted=self.uncounted,

@@ -105,7 +105,9 @@ def _holders(name: str, ledger: Ledger) -> list[str]:
 
     peak = ledger.peak
     words, held = f"held at the peak (in {peak.phase})", peak.held
-    if name != "peak":
+    if name == "kept":
+        words, held = "still held at the end", ledger.kept
+    elif name != "peak":
         frame = ledger.timeline()
         ours = frame[frame["role"] == name]
         if ours.empty:

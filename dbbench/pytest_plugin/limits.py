@@ -22,8 +22,8 @@ from dbbench.errors import BadInput, did_you_mean
 from dbbench.results.roles import ROLES
 from dbbench.sizes import parse_size
 
-#: What can be limited: the peak, and the most that each role reaches by itself at any instant.
-NAMES = ("peak", *ROLES)
+#: What can be limited: the peak, what is kept at the end, and the most that each role reaches by itself at any instant.
+NAMES = ("peak", "kept", *ROLES)
 DEVICES = ("cpu", "cuda", "fake")
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -44,11 +44,16 @@ class Figures(Protocol):
     def peak_bytes(self) -> int: ...
 
     @property
+    def kept_bytes(self) -> int: ...
+
+    @property
     def own_peaks(self) -> dict[str, int]: ...
 
 
 def bytes_of(figures: Figures, name: str) -> int:
-    """Return the peak, or what the role ``name`` reached by itself."""
+    """Return the peak, what was kept at the end, or what the role ``name`` reached by itself."""
+    if name == "kept":
+        return figures.kept_bytes
     return figures.peak_bytes if name == "peak" else figures.own_peaks[name]
 
 
@@ -109,10 +114,14 @@ def parse_limit(name: str, value: object, where: str, references: Collection[str
 
 @dataclass(frozen=True)
 class Marked:
-    """What the markers of a test say: its limits, and the device whose bytes count (None: found out)."""
+    """What the markers of a test say: its limits, and the device whose bytes count (None: found out).
+
+    Where all of them are the session's, it ``may_measure_nothing``.
+    """
 
     limits: list[Limit]
     device: str | None
+    may_measure_nothing: bool = False
 
 
 def marked(markers: Iterable[Any], where: str) -> Marked | None:
@@ -140,6 +149,21 @@ def marked(markers: Iterable[Any], where: str) -> Marked | None:
     if not written:
         raise BadInput(f'{where}: memory_limit() limits nothing; write one such as memory_limit(peak="80 MiB")')
     return Marked([parse_limit(name, value, f"{where}: memory_limit") for name, value in written.items()], device)
+
+
+def session_limits(written: str, where: str) -> list[Limit]:
+    """Return the limits that a whole session has, written as ``80 MiB`` (of the peak) or ``peak=80 MiB, kept=0 B``.
+
+    Raises BadInput, opened by ``where``.
+    """
+    found: dict[str, Limit] = {}
+    for part in filter(None, map(str.strip, written.split(","))):
+        named = re.fullmatch(r"([A-Za-z_]\w*)\s*=(?!=)(.*)", part)
+        name, value = (named[1], named[2]) if named else ("peak", part)
+        if name in found:
+            raise BadInput(f"{where}: '{name}' is limited twice")
+        found[name] = parse_limit(name, value.strip(), where)
+    return list(found.values())
 
 
 def _nearest(name: str) -> str:

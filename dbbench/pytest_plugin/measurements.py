@@ -79,10 +79,11 @@ class Measurements:
         others = [(key, value) for key, value in self.item.user_properties if key not in named]
         self.item.user_properties[:] = [*others, *found]
 
-    def check(self, limits: Sequence[Limit], where: str) -> None:
+    def check(self, limits: Sequence[Limit], where: str, may_measure_nothing: bool = False) -> None:
         """Report what was measured; raise LimitExceeded where it does not keep to the ``limits`` of the marker.
 
-        Raises BadInput where there are limits and nothing that they could be held against.
+        Raises BadInput where there are limits and nothing that they could be held against, unless the test
+        ``may_measure_nothing``.
         """
         __tracebackhide__ = True
         from dbbench.pytest_plugin.watching import require_seen
@@ -94,11 +95,13 @@ class Measurements:
                     raise BadInput(f"{where}: {name} is still open as the test ends, and has no step that is finished")
                 continue
             self.report(name, ledger, limits)
-        if limits and not entered:
+        if limits and not entered and not may_measure_nothing:
             raise BadInput(
                 f"{where}: nothing to hold the limits against: the test opened no ledger and measured no step"
             )
         for name, ledger in entered:
+            if limits and may_measure_nothing and not ledger.account().peak_bytes:
+                continue
             if limits:
                 require_seen(ledger, False, f"{where}: {name}")
                 failure.check(limits, ledger, name, {}, pytrace=False)

@@ -15,10 +15,12 @@ import pytest
 
 from dbbench.errors import BadInput
 from dbbench.pytest_plugin import memory_report
-from dbbench.pytest_plugin.limits import Marked, marked
+from dbbench.pytest_plugin.leaks import allowance, measured_leaks
+from dbbench.pytest_plugin.limits import Limit, Marked, marked, session_limits
 from dbbench.pytest_plugin.measurements import AssertPeak, LedgerFactory, Measurements
 
-_MARKER = "memory_limit"
+_MARKER, _LEAKS = "memory_limit", "memory_leaks"
+_SESSION = pytest.StashKey[list[Limit]]()
 _MEASUREMENTS = pytest.StashKey[Measurements]()
 _BEFORE = pytest.StashKey[Any]()
 _MOST_ERRORS = 20
@@ -26,16 +28,31 @@ _MOST_ERRORS = 20
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare ``--memory-report``."""
-    parser.getgroup("dbbench", "memory of training steps").addoption(
+    group = parser.getgroup("dbbench", "memory of training steps")
+    group.addoption(
         "--memory-report",
         action="store_true",
         dest="dbbench_memory_report",
         help="print the peak memory of every test that measured some, at the end",
     )
+    words = "limits of every test, such as '80 MiB' (the peak) or 'peak=80 MiB, kept=0 B'; a test's marker comes first"
+    group.addoption("--memory-limit", metavar="LIMITS", dest="dbbench_memory_limit", help=words)
+    parser.addini("memory_limit", words, default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, for ``--strict-markers`` and ``pytest --markers``."""
+    """Declare the markers, for ``--strict-markers`` and ``pytest --markers``, and read the session's limits."""
+    asked = config.getoption("dbbench_memory_limit")
+    written, where = (asked, "--memory-limit") if asked is not None else (config.getini("memory_limit"), "memory_limit")
+    try:
+        config.stash[_SESSION] = session_limits(written, where)
+    except BadInput as error:
+        raise pytest.UsageError(str(error)) from error
+    config.addinivalue_line(
+        "markers",
+        f"{_LEAKS}(SIZE, warmup=1): fail if more than SIZE is alive after the test that was not before; the body runs "
+        "WARMUP times first, so that gradients and optimizer state are there (dbbench.pytest_plugin)",
+    )
     config.addinivalue_line(
         "markers",
         f"{_MARKER}(peak=SIZE, ROLE=SIZE, device=DEVICE): fail if the test's peak memory, or what a role such as "
@@ -62,10 +79,12 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
 def _marker_error(item: pytest.Item) -> str | None:
     try:
         limits = marked(item.iter_markers(_MARKER), item.nodeid)
+        leaks = allowance(item.get_closest_marker(_LEAKS), item.nodeid)
     except BadInput as error:
         return str(error)
-    if limits is not None and not _is_measurable(item):
-        return f"{item.nodeid}: memory_limit: {type(item).__name__} is no test function, and is not measured"
+    for name, given in ((_MARKER, limits), (_LEAKS, leaks)):
+        if given is not None and not _is_measurable(item):
+            return f"{item.nodeid}: {name}: {type(item).__name__} is no test function, and is not measured"
     return None
 
 
@@ -78,6 +97,7 @@ def _is_measurable(item: pytest.Item) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Note what there is before the fixtures of a test that will be measured."""
     measured = item.get_closest_marker(_MARKER) is not None or "ledger" in getattr(item, "fixturenames", ())
+    measured = measured or bool(item.config.stash.get(_SESSION, []))
     if measured and "torch" in sys.modules:
         from dbbench.pytest_plugin.watching import Baseline
 
@@ -96,9 +116,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Measure the body of a test with a limit, and hold limits against what was measured, if it passes otherwise."""
     try:
-        limits = marked(pyfuncitem.iter_markers(_MARKER), pyfuncitem.nodeid)
+        limits = _with_session(pyfuncitem, marked(pyfuncitem.iter_markers(_MARKER), pyfuncitem.nodeid))
+        leaks = allowance(pyfuncitem.get_closest_marker(_LEAKS), pyfuncitem.nodeid)
     except BadInput as error:  # of a marker that was added after the collection
         pytest.fail(str(error), pytrace=False)
+    if leaks is not None:
+        pyfuncitem.obj = measured_leaks(pyfuncitem.obj, leaks, lambda: _fixtures(pyfuncitem), pyfuncitem.name)
     if limits is None and _MEASUREMENTS not in pyfuncitem.stash:
         return (yield)
     measurements = _measurements(pyfuncitem)
@@ -122,13 +145,27 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     pytest.fail(problem, pytrace=False)
 
 
+def _with_session(item: pytest.Function, limits: Marked | None) -> Marked | None:
+    """Add the session's limits to a test's own, which come first. They ask nothing of a test without torch."""
+    default = item.config.stash.get(_SESSION, [])
+    if not default or "torch" not in sys.modules:
+        return limits
+    own = limits or Marked([], None, may_measure_nothing=True)
+    named = {limit.name for limit in own.limits}
+    more = [limit for limit in default if limit.name not in named]
+    return Marked([*own.limits, *more], own.device, own.may_measure_nothing) if more else limits
+
+
 def _check(measurements: Measurements, limits: Marked | None, used_cuda: Any, where: str) -> None:
     __tracebackhide__ = True
     if used_cuda is not None:
         from dbbench.pytest_plugin.watching import require_seen
 
         require_seen(used_cuda, True, f"{where}: body")
-    measurements.check([] if limits is None else limits.limits, where)
+    if limits is None:
+        measurements.check([], where)
+    else:
+        measurements.check(limits.limits, where, limits.may_measure_nothing)
 
 
 def _measures_itself(item: pytest.Function) -> bool:

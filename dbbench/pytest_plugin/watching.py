@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 
 from dbbench.errors import BadInput
 from dbbench.measure import private
-from dbbench.measure.census import existing
-from dbbench.measure.holders import Variable
+from dbbench.measure.census import existing, kept_by_graphs
+from dbbench.measure.holders import NOBODY, Variable, find_holders
 from dbbench.profile.ledger import Ledger
 from dbbench.pytest_plugin.finding import Finder, Reached, reached_from
 from dbbench.report.unseen import blind_spots
@@ -25,18 +27,33 @@ class Baseline:
     """The storages that there were at some moment, held weakly."""
 
     def __init__(self) -> None:
-        self._storages: dict[int, Any] = {}
-        for tensor in existing()[0]:
-            for storage, _ in private.storages(tensor):
-                self._storages[storage._cdata] = ref(storage)
+        self._storages = {storage._cdata: ref(storage) for storage in _storages()}
 
     def is_new(self, tensor: Tensor) -> bool:
         """Tell whether some storage of ``tensor`` was not there."""
         return any(not self._was_there(storage) for storage, _ in private.storages(tensor))
 
+    def left_behind(self, fixtures: Mapping[str, Any], test: str) -> Counter[str]:
+        """Return the bytes of the storages that are there now and were not, by who holds them."""
+        new = {storage._cdata: storage for storage in _storages() if not self._was_there(storage)}
+        wanted = {address: (number, new[address].nbytes()) for number, address in enumerate(new)}
+        sizes = dict(wanted.values())
+        given = [Variable("fixture", test, name, value) for name, value in fixtures.items()]
+        holders = find_holders(dict(wanted), sys._getframe(1), given) if wanted else {}
+        found: Counter[str] = Counter()
+        for number, size in sizes.items():
+            found[holders.get(number, NOBODY)] += size
+        return found
+
     def _was_there(self, storage: Any) -> bool:
         known = self._storages.get(storage._cdata)
         return known is not None and known() is not None
+
+
+def _storages() -> list[Any]:
+    """Return every storage that a tensor of Python's, or the graph of one, has."""
+    tensors = existing()[0]
+    return [storage for tensor in [*tensors, *kept_by_graphs(tensors)] for storage, _ in private.storages(tensor)]
 
 
 class WatchingLedger(Ledger):

@@ -75,6 +75,8 @@ class Profile(BaseModel):
     # alive when the ledger opened, as far as Python can see; and of that, in no declared role
     resident_bytes: int = 0
     undeclared_bytes: int = 0
+    # made by the steps, no part of the model, and still held when the ledger closed
+    kept_bytes: int = 0
     steps: list[StepFigures] = Field(default_factory=list)
     attention: str = ""
     uncounted: dict[str, int] = Field(default_factory=dict)

@@ -241,9 +241,25 @@ def _read_model(path: Path, model: type[Model]) -> tuple[Model | None, str]:
 
 
 def write_atomically(path: Path, body: bytes) -> None:
-    """Replace ``path`` by ``body`` so that a reader, or a crash at any instant, sees the old file or the new one."""
+    """Replace ``path`` by ``body`` so that a reader, or a crash at any instant, sees the old file or the new one.
+
+    A link is followed. What exists and is no regular file, such as a pipe or a device, is written to and stays what it
+    is. Raises OSError whose file is ``path``.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file() and not target.is_dir():
+            target.write_bytes(body)
+        else:
+            _replace(target, body)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _replace(path: Path, body: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(body)

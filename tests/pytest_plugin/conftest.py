@@ -31,7 +31,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         given = ["-p", "dbbench.pytest_plugin.plugin", "-p", "no:cacheprovider", "--import-mode=importlib", "-s"]
         result.status = int(pytest.main([*given, *options, str(path)], plugins=[result]))
         sys.modules.pop(path.stem, None)  # the next run's has the same name
-        result.output = capsys.readouterr().out
+        result.output = "".join(capsys.readouterr())
         return result
 
     return ran
