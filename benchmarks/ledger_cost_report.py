@@ -29,7 +29,7 @@ rounds' ratios. A tool's time is opening it, the traced step, closing it and its
 split and what is held by role, module, op and holder.
 
 - *whole*: that time over the ops which the step dispatches;
-- *once*: of that, opening and closing (the ledger runs Python's cycle collector and looks at every object);
+- *once*: of that, opening and closing (the ledger looks at what variables lead to, and hooks every parameter);
 - *an op*: (whole time − once − the plain step) over the ops.
 """
 LINE = """\

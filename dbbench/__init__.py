@@ -23,3 +23,14 @@ def __getattr__(name: str) -> Any:
 
         return Ledger
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook ``%%memory_ledger``, by ``%load_ext dbbench``."""
+    from dbbench.notebook import load
+
+    load(shell)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
