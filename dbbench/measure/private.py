@@ -96,7 +96,10 @@ def is_leaf_node(node: Any) -> bool:
 
 def is_composite(func: Any) -> bool:
     """Tell whether the op ``func`` is made of others, and has nothing of its own to run."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    has_kernel, name = torch._C._dispatch_has_kernel_for_dispatch_key, func.name()
+    if not torch._C._dispatch_has_kernel(name):  # of Python alone, such as sizes that a subclass is asked for
+        return False
+    return has_kernel(name, "CompositeImplicitAutograd") and not (has_kernel(name, "CPU") or has_kernel(name, "CUDA"))
 
 
 def modes_in_force() -> list[TorchDispatchMode]:

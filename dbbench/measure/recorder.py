@@ -209,12 +209,12 @@ class Recorder(Storages, private.TorchDispatchMode):
         op = self._ops.get(func) or self._learn(func)
         if self._bypass or op.within_another:
             return func(*args, **kwargs)
-        if op.composite:
-            with self._again():
-                return func.decompose(*args, **kwargs)
         if types and not self._are_plain(types):
             self._saved.unseen_nodes = True
             return NotImplemented  # the subclass's own dispatch comes first; the ops inside it come back here
+        if op.composite:
+            with self._again():
+                return func.decompose(*args, **kwargs)
         with self._lock:
             if self._gone:
                 self._bury()
