@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dbbench.cli import app
+from dbbench.supervisor import main
 
-app(prog_name="dbbench")
+main()

@@ -7,11 +7,14 @@ declares an entry point in the group ``dbbench.methods`` (``dbbench.tasks``, ``d
 from __future__ import annotations
 
 import importlib
+import re
 from importlib.metadata import entry_points
 from typing import Any
 
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.foreign import guarded, in_words
 
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 BUILT_IN: dict[str, dict[str, str]] = {
     "methods": {
         "backprop": "dbbench.methods.backprop:Backprop",
@@ -60,16 +63,39 @@ def known(group: str) -> dict[str, str]:
 def find(group: str, name: str, where: str) -> Any:
     """Import what ``name`` stands for in ``group`` (``methods``, ``tasks`` or ``networks``).
 
-    ``where`` (file and key) opens the message of the `BadInput` raised when there is nothing of that name.
+    ``where`` (file and key) opens the message of the `BadInput` raised when there is nothing of that name, or when
+    importing it fails, in whatever way.
     """
     table = known(group)
     path = table.get(name, name)
-    module_name, colon, attribute = path.partition(":")
-    if not colon:
+    if ":" not in path:
         raise BadInput(f"{where}: unknown {group[:-1]} '{name}'{did_you_mean(name, table)}")
+    if not _PATH.fullmatch(path):
+        raise BadInput(f"{where}: '{path}' is no dotted path such as my_package.{group}:My{group[:-1].title()}")
+    module_name, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
-        raise BadInput(f"{where}: cannot import '{path}': {error}") from error
-    except AttributeError as error:
-        raise BadInput(f"{where}: module '{module_name}' has no '{attribute}'") from error
+        with guarded():
+            found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(f"{missing}."):
+            raise BadInput(f"{where}: cannot import '{path}': no module '{missing}'") from error
+        raise BadInput(f"{where}: importing '{module_name}' fails with {in_words(error)}") from error
+    except Exception as error:
+        raise BadInput(f"{where}: importing '{module_name}' fails with {in_words(error)}") from error
+    for part in attribute.split("."):
+        found = _attribute(found, part, f"{where}: '{path}'")
+    return found
+
+
+def _attribute(owner: Any, name: str, where: str) -> Any:
+    nothing = object()
+    try:
+        with guarded():
+            found = getattr(owner, name, nothing)
+    except Exception as error:  # of a module's own __getattr__
+        raise BadInput(f"{where}: reading '{name}' fails with {in_words(error)}") from error
+    if found is nothing:
+        offered = [key for key, value in getattr(owner, "__dict__", {}).items() if isinstance(value, type)]
+        raise BadInput(f"{where}: there is no '{name}' in it{did_you_mean(name, offered)}")
+    return found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from dbbench.errors import BadInput, WorkerDied
+from dbbench.foreign import Ended, in_words, process_kept
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,32 +24,48 @@ INTERRUPTED = 130
 
 # torch's profiler library announces each of its stages on stderr unless told not to before torch is imported
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+# figures go to files: a backend for a screen that is not here would end a run when all has been trained
+os.environ["MPLBACKEND"] = "agg"
 
 
 class _Verbs(TyperGroup):
     """Turns what ends a verb early into a line and its exit status.
 
-    2 is for bad input, 1 for a lost process or a file that cannot be read or written, 130 for Ctrl-C.
+    2 is for bad input, 1 for a lost process or a file that cannot be read or written, 130 for Ctrl-C. Foreign code that
+    ends the process where nobody expects it is a failure, never a success.
     """
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            _require_working_folder()
+            with process_kept():
+                return super().invoke(ctx)
         except BadInput as error:
-            typer.echo(f"dbbench: {error}", err=True)
-            raise typer.Exit(2) from error
+            self._end(str(error), 2, error)
         except WorkerDied as error:
-            typer.echo(f"dbbench: {error}", err=True)
-            raise typer.Exit(1) from error
+            self._end(str(error), 1, error)
+        except (Ended, SystemExit) as error:
+            self._end(f"the code under test ended the command: {in_words(error)}", 1, error)
+        except KeyboardInterrupt as error:
+            self._end("interrupted", INTERRUPTED, error)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise  # who reads has gone; click ends quietly
+            if error.errno == errno.ENAMETOOLONG:
+                self._end(f"{str(error.filename)[:80]}…: the path is too long", 2, error)
             named = f"{error.filename}: " if error.filename else ""
-            typer.echo(f"dbbench: {named}{error.strerror or error}; what was finished before is kept", err=True)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            typer.echo("dbbench: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            self._end(f"{named}{error.strerror or error}; what was finished before is kept", 1, error)
+
+    def _end(self, words: str, status: int, error: BaseException) -> NoReturn:
+        typer.echo(f"dbbench: {words}", err=True)
+        raise typer.Exit(status) from error
+
+
+def _require_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise BadInput("the working folder is gone; change to one that is there") from error
 
 
 app = typer.Typer(
@@ -107,6 +126,11 @@ def console() -> Console:
 
     console = Console(markup=False, highlight=False)
     return console if console.is_terminal else Console(markup=False, highlight=False, width=160)
+
+
+def absolute(path: Path | None) -> Path | None:
+    """Return ``path`` so that it stays what it is when foreign code changes the working folder; ``-`` is none."""
+    return path if path is None or str(path) == "-" else path.absolute()
 
 
 def make_plan(reference: str, settings: list[str], only: str | None, device: Any) -> Plan:

@@ -7,12 +7,13 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dbbench.cli.app import Only, Settings, app, console, make_plan
+from dbbench.cli.app import Only, Settings, absolute, app, console, make_plan
 from dbbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -62,18 +63,33 @@ def check(
     )
     seconds, kept = _share(time), read(baseline)
     command = _command(run, fake, baseline, settings, only, time)
+    target, junit, json = baseline.absolute(), absolute(junit), absolute(json)
     if kept is None and not update:
+        _require_good_input(run, fake, settings or [], only)
         _tell(_no_baseline(str(run or fake), baseline, command), github, junit, json)
     if run is not None:
         measurement = _of_run(run, command, time is not None)
     else:
         measurement = _of_suite(str(fake), settings or [], only, command)
     if kept is None or update:
-        _write(kept, baseline, measurement, prune)
+        _write(kept, baseline, target, measurement, prune)
 
     from dbbench.gate.check import check as compare
 
     _tell(compare(kept, measurement, seconds), github, junit, json)
+
+
+def _require_good_input(run: Path | None, fake: str | None, settings: list[str], only: str | None) -> None:
+    """Raise BadInput where what is to be measured cannot be: that comes before a baseline that is missing."""
+    if run is not None:
+        from dbbench.report.run import load
+
+        load(run)
+        return
+    from dbbench.harness.resolve import resolve
+
+    plan = make_plan(str(fake), settings, only, "cpu")
+    resolve(plan.cells, plan.where)
 
 
 def _refuse(mistakes: dict[str, object]) -> None:
@@ -146,8 +162,11 @@ def _of_suite(suite: str, settings: list[str], only: str | None, command: str) -
         return from_estimates(plan.where, whole[0].suite, estimated(), only is None, command)
 
 
-def _write(kept: Baseline | None, path: Path, measurement: Measurement, prune: bool) -> NoReturn:
-    """Write the baseline, say what changed in it, and end: with 0 where every cell could be measured."""
+def _write(kept: Baseline | None, path: Path, target: Path, measurement: Measurement, prune: bool) -> NoReturn:
+    """Write the baseline ``path``, which is at ``target`` wherever foreign code has gone, and say what changed in it.
+
+    It ends with 0 where every cell could be measured.
+    """
     from dbbench.gate.baseline import Baseline
     from dbbench.gate.result import FINE, MISSING_FROM_RUN, NOTHING_COMPARED
     from dbbench.gate.update import update
@@ -162,7 +181,7 @@ def _write(kept: Baseline | None, path: Path, measurement: Measurement, prune: b
         raise typer.Exit(MISSING_FROM_RUN if measurement.failed else NOTHING_COMPARED)
     found, told = update(kept or Baseline(path), measurement, prune)
     with _writing(path):
-        found.write()
+        replace(found, path=target).write()
     screen = console()
     screen.print(f"{path}: {'rewritten' if kept else 'created'}, {len(measured)} cells measured")
     for line in told or ["nothing changed"]:

@@ -19,6 +19,7 @@ from dbbench.cli.app import (
     Only,
     Processes,
     Settings,
+    absolute,
     app,
     console,
     make_plan,
@@ -60,6 +61,7 @@ def estimate(
     plan = make_plan(suite, settings or [], only, "cpu")
     if out is not None:
         check_folder(out, "estimate")
+    out = absolute(out)
     with _counting() as progress:
         estimates, records = estimate_suite(
             plan.cells, plan.where, allocator=alloc_conf, budget=budget, device=device, processes=processes,
@@ -112,6 +114,7 @@ def calibrate(
             )
     plan = make_plan(suite, settings or [], only, device.value)
     check_calibration_folder(out)
+    out = out.absolute()
     with _counting() as progress:
         found = run_calibration(
             plan.cells,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dbbench.cli.app import app, console
+from dbbench.cli.app import absolute, app, console
 
 
 class ProfileDevice(StrEnum):
@@ -46,6 +46,7 @@ def profile(
     from dbbench.profile.folder import save_profile
     from dbbench.profile.table import MemoryTable
 
+    out, snapshot = absolute(out), absolute(snapshot)
     order = Order(steps, warmup, device.value, strict=strict, peak_flops_per_second=peak_flops, snapshot=snapshot)
     done = profile_step(target, order)
     console().print(MemoryTable(done.profile, rows))

@@ -18,6 +18,7 @@ from dbbench.cli.app import (
     Only,
     Processes,
     Settings,
+    absolute,
     app,
     console,
     make_plan,
@@ -75,6 +76,7 @@ def fit(
     left = parse_size(headroom, "--headroom", least=0)
     plans = [make_plan(suite, settings or [], only, "cpu") for suite in suites]
     check_out(out, "fit.json")
+    out = absolute(out)
     options: dict[str, Any] = {"allocator": alloc_conf, "highest": highest, "processes": processes}
     found = []
     for plan in plans:
@@ -110,6 +112,7 @@ def scaling(
     plan = make_plan(suite, settings or [], only, "cpu")
     wanted = parse_values(values) if values is not None else None
     check_out(out, "scaling.json")
+    out = absolute(out)
     with _progress(plan.cells[0].suite) as progress:
         found = scale(plan.cells, over.value, wanted, plan.where, processes, progress)
     _show(scaling_table.markdown(found) if markdown else scaling_table.rich_tables(found))

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dbbench.errors import BadInput
+from dbbench.foreign import guarded
 from dbbench.harness.budget import step_costs
 from dbbench.harness.resolve import Resolved, resolve_cell
 from dbbench.harness.resolve import describe as describe_cell
@@ -58,8 +59,9 @@ def estimate_cell(cell: Cell, where: str, settings: Sequence[AllocatorSettings] 
     those of the default settings. Raises what the cell raises, BadInput (opened by ``where``) for a mistake in it.
     """
     resolved = resolve_cell(cell, where)
-    task = resolved.load_task()
-    measured = ledger_pass(resolved, task, fake=True)
+    with guarded():
+        task = resolved.load_task()
+        measured = ledger_pass(resolved, task, fake=True)
     return _estimate(resolved, task.dataset_sha256, measured, settings)
 
 
@@ -81,12 +83,14 @@ def estimate_with_timeline(
         return _not_measurable(resolved), None
     data = ""
     try:
-        task = resolved.load_task()
-        data = task.dataset_sha256
+        with guarded():
+            task = resolved.load_task()
+            data = task.dataset_sha256
     except Exception as error:
-        return failure(resolved, data, str(error) if isinstance(error, BadInput) else describe(error)[1]), None
+        return failure(resolved, data, describe(error)[1]), None
     try:
-        measured = ledger_pass(resolved, task, fake=True)
+        with guarded():
+            measured = ledger_pass(resolved, task, fake=True)
         return _estimate(resolved, data, measured, settings), lambda: measured.timeline
     except BadInput:
         raise

@@ -17,6 +17,7 @@ import torch
 
 from dbbench.errors import BadInput
 from dbbench.estimate.worker import serve
+from dbbench.foreign import guarded
 from dbbench.harness.resolve import Resolved, resolve_cell
 from dbbench.harness.tracing import Measured, measure, rehearsal
 from dbbench.harness.worker import describe
@@ -34,11 +35,12 @@ MOST_SECONDS = 4.0
 def measure_cell(cell: Cell, where: str) -> Measurement:
     """Measure ``cell`` on its device in this process; an error of the step is in the answer, BadInput is raised."""
     resolved = resolve_cell(cell, where)
-    task = resolved.load_task()
     seconds: list[float] = []
     try:
-        measured = measure(resolved, task, lambda method: seconds.extend(_in_turn(method, task)))
-        seconds = seconds or _stage_by_stage(resolved, task)
+        with guarded():
+            task = resolved.load_task()
+            measured = measure(resolved, task, lambda method: seconds.extend(_in_turn(method, task)))
+            seconds = seconds or _stage_by_stage(resolved, task)
     except BadInput:
         raise
     except Exception as error:  # a device that is too small, most of all

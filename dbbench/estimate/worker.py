@@ -11,17 +11,23 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from dbbench.errors import BadInput, WorkerDied
+from dbbench.foreign import guarded, in_words
+from dbbench.processes import python
 
-#: The first byte of an answer that is the text of a `BadInput`.
-_REFUSED = b"!"
+#: Foreign code cannot call it while it is guarded; the lifeline can.
+_end_process = os._exit
+#: The first byte of an answer that is the text of a `BadInput`, and of one that says why there is none.
+_REFUSED, _LOST = b"!", b"?"
 
 
 class Worker:
@@ -32,15 +38,14 @@ class Worker:
         self._unread = b""
         self.answers, far_end = os.pipe()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is closed with the worker)
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(far_end)],
+                python(module, str(far_end)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
                 pass_fds=[far_end],
-                env=os.environ | {"PYTHONPATH": path} | (environment or {}),
+                env=os.environ | (environment or {}),
                 start_new_session=True,  # a terminal's Ctrl-C is for the parent, which ends its workers in order
             )
         finally:
@@ -67,6 +72,8 @@ class Worker:
         answer, self._unread = self._unread, b""
         if answer.startswith(_REFUSED):
             raise BadInput(json.loads(answer[1:]))
+        if answer.startswith(_LOST):
+            raise WorkerDied(f"{self._where}: a worker process failed with {json.loads(answer[1:])}")
         return answer
 
     def _last_words(self) -> str:
@@ -80,7 +87,8 @@ class Worker:
         """End it, whatever it does; again does nothing."""
         if self._errors.closed:
             return
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # what it has started ends with it
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -97,9 +105,13 @@ def serve(descriptor: int, answer: Callable[[dict[str, Any]], bytes]) -> NoRetur
     while True:
         order = json.loads(orders.get())
         try:
-            line = answer(order)
+            with guarded():
+                line = answer(order)
         except BadInput as error:
             line = _REFUSED + json.dumps(str(error)).encode()
+        except BaseException as error:  # at exit, Python aborts over the thread that waits for standard input
+            traceback.print_exc()
+            line = _LOST + json.dumps(in_words(error)).encode()
         line += b"\n"
         while line:
             line = line[os.write(descriptor, line) :]
@@ -108,4 +120,4 @@ def serve(descriptor: int, answer: Callable[[dict[str, Any]], bytes]) -> NoRetur
 def _listen(lifeline: Any, orders: queue.SimpleQueue[bytes]) -> None:
     for line in lifeline:
         orders.put(line)
-    os._exit(0)
+    _end_process(0)

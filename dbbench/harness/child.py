@@ -7,15 +7,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 from dbbench.harness.folder import Job, log_name
+from dbbench.processes import python
 from dbbench.results.record import Status
 
+WORKER = "dbbench.harness.worker"
 #: Between the polite signal and the one that cannot be refused; long enough to write down where it was.
 GRACE_SECONDS = 2.0
 
@@ -37,26 +38,26 @@ class Work:
             "kind": self.kind,
             "cells": [job.cell.model_dump(mode="json") for job in self.jobs],
             "hashes": [job.config_hash for job in self.jobs],
-            "folder": str(folder),
-            "target": str(self.target) if self.target else None,
+            "folder": str(folder.absolute()),
+            "target": str(self.target.absolute()) if self.target else None,
             "channel": channel,
             "parent": os.getpid(),
         }
         return json.dumps(order).encode() + b"\n"
 
     def environment(self) -> dict[str, str]:
-        """Return the worker's environment: its threads, which must be set before torch is, and our import path."""
+        """Return the worker's environment: its threads, which must be set before torch is."""
         threads = str(self.jobs[0].cell.threads)
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
+        return os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended and, where that was not well, why in one line."""
+    """How a process ended and, where that was not well, why in one line; ``left`` are the processes that it left."""
 
     status: Status
     error: str | None = None
+    left: tuple[str, ...] = ()
 
 
 class Child:
@@ -76,8 +77,7 @@ class Child:
         try:
             with open(log, "wb") as output:
                 self._process = subprocess.Popen(
-                    # -P: the import path is ours, by the environment, and not the folder that it is started in
-                    [sys.executable, "-P", "-u", "-m", "dbbench.harness.worker"],
+                    python(WORKER),
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=output,
@@ -88,11 +88,15 @@ class Child:
         finally:
             os.close(far_end)
         self._deadline = time.monotonic() + work.timeout_seconds
-        assert self._process.stdin is not None
-        self._lifeline = self._process.stdin
+        self._lifeline = cast(IO[bytes], self._process.stdin)
         with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status will say so
             self._lifeline.write(work.order(folder, far_end))
             self._lifeline.flush()
+
+    @property
+    def process(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
 
     def read(self) -> list[dict[str, Any]]:
         """Return the progress sent since the last call."""

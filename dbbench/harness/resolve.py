@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from dbbench import plugins
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.harness.budget import step_count
+from dbbench.harness.strangers import blamed, find_class, require_built, require_split
 from dbbench.methods.base import Method, Setting
 from dbbench.methods.optimizers import OptimizerSettings
 from dbbench.networks.base import BaseOptions, InputShape, Network, initialise, place
@@ -20,6 +20,9 @@ from dbbench.streams import Streams
 from dbbench.suite.cell import Cell, NetworkChoice, TaskChoice
 from dbbench.suite.schema import Shared, check
 from dbbench.tasks.base import Task
+
+#: How the text of a ValueError begins by which `Method.check` refuses an option.
+_OF_A_KEY = re.compile(r"[A-Za-z_]\w*(\[\d+\])?: ")
 
 
 @dataclass(frozen=True)
@@ -64,34 +67,70 @@ class Resolved:
 
     def build(self, task: Task) -> Method:
         """Return the method, ready for its first step on ``task``."""
-        network = self.build_network(task.shape)
+        return self.adopt(self.build_network(task.shape), task)
+
+    def adopt(self, network: Network, task: Task) -> Method:
+        """Return the method on a network that has been built; BadInput where it has not set up what it must."""
         try:
-            return self.method(network, task, self.options, self.setting())
+            method = self.method(network, task, self.options, self.setting())
+            require_built(method)
         except BadInput as error:
-            raise BadInput(f"{self.where}: methods.{self.cell.variant.partition('.')[0]}.{error}") from error
+            raise BadInput(f"{self.where}: {self.label}.{error}") from error
+        return method
+
+    @property
+    def label(self) -> str:
+        """The key under which the suite has the variant; what follows the dot in its name is the grid's."""
+        return f"methods.{self.cell.variant.partition('.')[0]}"
+
+    def on_meta(self) -> Method:
+        """Return the method built without data or memory, to look at; BadInput for whatever goes wrong in that."""
+        with blamed(f"{self.where}: task.name: '{self.cell.task.name}'"):
+            shape = self.task.input_shape(self.task_options)
+        task = object.__new__(self.task)  # what it has without its data: a method may ask it for more than the shape
+        task.shape, task.batch_size = shape, self.cell.batch_size
+        with torch.device("meta"):
+            with blamed(f"{self.where}: network.name: '{self.cell.network.name}'"):
+                network = self.build_network(shape)
+            with blamed(f"{self.where}: {self.label}"):
+                return self.adopt(network, task)
 
 
 def resolve_cell(cell: Cell, where: str) -> Resolved:
     """Find what ``cell`` names and check every option; ``where`` (the suite's file) opens a BadInput's line."""
-    label = f"methods.{cell.variant.partition('.')[0]}"  # what follows the dot is the grid's
-    method = plugins.find("methods", cell.method, f"{where}: {label}.method")
-    task = plugins.find("tasks", cell.task.name, f"{where}: task.name")
-    network = plugins.find("networks", cell.network.name, f"{where}: network.name")
-    if cell.network.size not in network.sizes():
-        hint = did_you_mean(cell.network.size, network.sizes())
-        raise BadInput(f"{where}: network.size: unknown size '{cell.network.size}'{hint}")
+    label = f"methods.{cell.variant.partition('.')[0]}"
+    method: type[Method] = find_class("methods", cell.method, f"{where}: {label}.method", Method)
+    task: type[Task] = find_class("tasks", cell.task.name, f"{where}: task.name", Task)
+    network: type[Network] = find_class("networks", cell.network.name, f"{where}: network.name", Network)
+    size = cell.network.size
+    with blamed(f"{where}: network.name: '{cell.network.name}'"):
+        sizes = [str(name) for name in network.sizes()]
+        preset = network.preset(size) if size in sizes else {}
+        if preset and type(preset.get("depth")) is not int:
+            raise TypeError(f"its preset '{size}' has no whole number 'depth'")
+    if size not in sizes:
+        raise BadInput(f"{where}: network.size: unknown size '{size}'{did_you_mean(size, sizes)}")
     overrides = ("method", *Shared.model_fields)
     known = {"task": task.Options.model_fields, "network": network.Options.model_fields}
     known[label] = method.Options.model_fields
-    options = check(method.Options, cell.options, where, label, overrides, known)
-    task_options = check(task.Options, cell.task.model_extra or {}, where, "task", TaskChoice.model_fields, known)
-    extra = cell.network.model_extra or {}
-    network_options = check(network.Options, extra, where, "network", NetworkChoice.model_fields, known)
-    depth = cell.network.depth or network.preset(cell.network.size)["depth"]
-    try:
-        method.check(options, depth)
-    except ValueError as error:
-        raise BadInput(f"{where}: {label}.{error}") from error
+    with blamed(f"{where}: task"):
+        task_options = check(task.Options, cell.task.model_extra or {}, where, "task", TaskChoice.model_fields, known)
+    with blamed(f"{where}: network"):
+        extra = cell.network.model_extra or {}
+        network_options = check(network.Options, extra, where, "network", NetworkChoice.model_fields, known)
+    depth = cell.network.depth or preset["depth"]
+    with blamed(f"{where}: {label}"):
+        options = check(method.Options, cell.options, where, label, overrides, known)
+        try:
+            method.check(options, depth)
+        except ValueError as error:
+            if not _OF_A_KEY.match(str(error)):
+                raise
+            raise BadInput(f"{where}: {label}.{error}") from error
+        try:
+            require_split(method.split(options, depth), depth)
+        except BadInput as error:
+            raise BadInput(f"{where}: {label}.{error}") from error
     return Resolved(cell, where, method, options, task, task_options, network, network_options, depth)
 
 
@@ -109,9 +148,7 @@ def _one_seed(cells: Iterable[Cell]) -> list[Cell]:
 def describe(cell: Cell, where: str = "suite") -> dict[str, Any]:
     """Return what ``cell`` would train, for a dry run: sizes, blocks, steps. No data is read, no weight is drawn."""
     resolved = resolve_cell(cell.model_copy(update={"device": "cpu"}), where)
-    shape = resolved.task.input_shape(resolved.task_options)
-    with torch.device("meta"):
-        method = resolved.build(cast(Task, SimpleNamespace(shape=shape)))
+    method = resolved.on_meta()
     row: dict[str, Any] = {
         "variant": cell.variant,
         "method": cell.method,
@@ -145,4 +182,5 @@ def dataset_sha256(cell: Cell, where: str = "suite") -> str:
 @lru_cache(maxsize=8)
 def _sha256(task: type[Task], options_json: str, where: str) -> str:
     options = task.Options.model_validate_json(options_json)
-    return task(options, Streams(0), 1, f"{where}: task").dataset_sha256
+    with blamed(f"{where}: task"):
+        return task(options, Streams(0), 1, f"{where}: task").dataset_sha256

@@ -12,6 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from dbbench import processes
 from dbbench.errors import BadInput
 from dbbench.harness.child import Child, Outcome, Work
 from dbbench.harness.display import Display, show
@@ -61,10 +64,11 @@ def run_suite(
     130 interrupted. Raises `BadInput` before anything is written where the cells cannot be run or the folder cannot be
     used.
     """
+    out = out.absolute()  # before any foreign code runs: a thread that it leaves may change the working folder
     check_folder(out)
     resolve(cells, suite_file)
     named = identify(cells, suite_file)
-    with locked(out), Interrupt() as interrupt:
+    with locked(out), Interrupt() as interrupt, _orphans_adopted():
         try:
             run = _Run(named, out, _at_once(cells, jobs), console, interrupt)
             run.begin(run_facts(named, suite_name, suite_file, tuning), fresh)
@@ -79,6 +83,16 @@ def run_suite(
         if interrupt.asked:
             return 130
         return 0 if len(run.finished()) == len(named) else 1
+
+
+@contextmanager
+def _orphans_adopted() -> Iterator[None]:
+    """Become the parent of what a worker leaves behind in a session of its own, so that it can be ended."""
+    processes.adopt_orphans()
+    try:
+        yield
+    finally:
+        processes.adopt_orphans(False)
 
 
 def _at_once(cells: list[Cell], jobs: int | None) -> int:
@@ -121,6 +135,7 @@ def work_off(
     """
     waiting = deque(works)
     children: list[Child] = []
+    others = set(processes.children())
     try:
         while children or (waiting and not interrupt.asked):
             while waiting and len(children) < at_once and not interrupt.asked:
@@ -134,10 +149,12 @@ def work_off(
                     child.stop("interrupted", "interrupted before it was finished")
                 if outcome := child.ended():
                     children.remove(child)
-                    yield child.work, outcome
+                    left = processes.end_orphans(others | {other.process for other in children})
+                    yield child.work, replace(outcome, left=tuple(left))
     finally:
         for child in children:
             child.kill()
+        processes.end_orphans(others)
 
 
 class _Run:
@@ -188,14 +205,16 @@ class _Run:
             for work, outcome in work_off(works, self._out, self._at_once, display, self._interrupt):
                 outcome = self._settled(work.jobs[0], outcome)
                 display.ended(work.name, outcome.status, outcome.error)
+                self._tell_left(work, outcome)
                 self._any_new |= outcome.status == "ok"
 
     def _settled(self, job: Job, outcome: Outcome) -> Outcome:
         """Let the folder decide: a cell is done when its record is there, whatever became of its process after."""
         if job.config_hash in self._store.finished():
-            return Outcome("ok")
+            return Outcome("ok", left=outcome.left)
         if outcome.status == "ok":
-            outcome = Outcome("failed", f"ended without a record; see {log_name(job.config_hash)}")
+            lost = f"ended without a record; see {log_name(job.config_hash)}"
+            outcome = replace(outcome, status="failed", error=lost)
         self._store.write_record(failed_record(job, outcome.status, outcome.error or ""))
         return outcome
 
@@ -225,6 +244,10 @@ class _Run:
                 display.ended(work.name, outcome.status, outcome.error)
                 if outcome.error and not self._interrupt.asked:
                     self._warn(f"the {work.label} is missing; see {log_name(work.name)}")
+
+    def _tell_left(self, work: Work, outcome: Outcome) -> None:
+        if outcome.left:
+            self._warn(f"{work.label} left processes running, which were ended: {', '.join(outcome.left)}")
 
     def report(self) -> None:
         """Write the report from the folder and print its table."""

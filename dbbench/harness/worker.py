@@ -8,7 +8,6 @@ Standard input then stays open as a lifeline: when it ends, the parent is gone a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import os
@@ -21,13 +20,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dbbench.errors import Diverged
+from dbbench.foreign import guarded, in_words, place_of
+from dbbench.processes import adopt_orphans, die_with_parent
 from dbbench.results.record import Status
 from dbbench.suite.cell import Cell
 
 ERROR_LENGTH = 300
 #: Progress more often than a screen can show would only cost the measured loop its time.
 REPORT_EVERY_SECONDS = 0.1
-_PR_SET_PDEATHSIG = 1
+#: Foreign code cannot call it while it is guarded; the lifeline can.
+_end_process = os._exit
 _OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
@@ -61,10 +63,13 @@ def _line(message: dict[str, Any]) -> bytes:
 
 
 def describe(error: BaseException) -> tuple[Status, str]:
-    """Return the status and the one line, of at most 300 characters, that ``error`` leaves in the cell's row."""
+    """Return the status and the one line that ``error`` leaves in the cell's row: what went wrong, and where.
+
+    The line has at most 300 characters. The place is the last line of the user's own code.
+    """
     if isinstance(error, Diverged):
         return "diverged", _shortened(str(error))
-    line = " ".join("".join(traceback.format_exception_only(error)).split())
+    line = in_words(error, ERROR_LENGTH - min(len(place_of(error)), ERROR_LENGTH // 2))
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if isinstance(error, RuntimeError) and any(text in line.lower() for text in _OUT_OF_MEMORY_TEXTS):
         out_of_memory = True  # the CPU allocator has no class of its own
@@ -84,15 +89,16 @@ def main() -> NoReturn:
     channel = Channel(order["channel"])
     code = 0
     try:
-        _carry_out(order, channel)
-    except BaseException as error:  # a method may raise anything, SystemExit included, and must get its row
+        with guarded():
+            _carry_out(order, channel)
+    except BaseException as error:
         code = 1
         channel.fail(*describe(error))
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     # All is on disk. A thread that a method left running must not keep the process, nor a destructor change its end.
-    os._exit(code)
+    _end_process(code)
 
 
 def _receive() -> tuple[dict[str, Any], int]:
@@ -102,7 +108,7 @@ def _receive() -> tuple[dict[str, Any], int]:
     while not text.endswith(b"\n"):
         piece = os.read(lifeline, 65536)
         if not piece:
-            os._exit(1)
+            _end_process(1)
         text += piece
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -116,13 +122,13 @@ def _die_with_parent(parent: int, lifeline: int) -> None:
     def watch() -> None:
         while os.read(lifeline, 4096):
             pass
-        os._exit(1)
+        _end_process(1)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
+    adopt_orphans()  # they are the parent's when this process ends, which then ends them
     if os.getppid() != parent:  # it died before the kernel was asked to watch it
-        os._exit(1)
+        _end_process(1)
 
 
 def _carry_out(order: dict[str, Any], channel: Channel) -> None:

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 
 from dbbench.errors import BadInput
+from dbbench.foreign import guarded, in_words, place_of
 from dbbench.measure import device as devices
 from dbbench.measure import rates
 from dbbench.measure.allocator import replay
@@ -25,7 +26,7 @@ from dbbench.measure.fakes import fake_world, needed_data
 from dbbench.measure.flops import UncountedOps
 from dbbench.measure.precision import flops_by_precision, rate_of
 from dbbench.profile.ledger import Ledger
-from dbbench.profile.target import Target, Training, in_words, place_of
+from dbbench.profile.target import Target, Training
 from dbbench.results.profile import DeviceFigures, Profile
 
 Where = Literal["cpu", "cuda", "fake"]
@@ -99,11 +100,12 @@ def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
         ledger.follow(training.model, training.optimizer, training.inputs, training.ema)
         ledger.search(training.step, "step", getattr(target.function, "__qualname__", target.reference))
         try:
-            for _ in range(order.warmup):
-                training.step()
-            for _ in range(order.steps):
-                with ledger.step():
+            with guarded():
+                for _ in range(order.warmup):
                     training.step()
+                for _ in range(order.steps):
+                    with ledger.step():
+                        training.step()
         except UncountedOps as error:
             failure = f"--strict: {error}"
         except Exception as error:
@@ -113,7 +115,8 @@ def _traced(target: Target, order: Order) -> tuple[Ledger, str | None]:
 
 def _made(target: Target, name: Literal["cpu", "cuda"], device: Where) -> Training:
     try:
-        return target.make(name)
+        with guarded():
+            return target.make(name)
     except BadInput:
         raise
     except Exception as error:
@@ -133,11 +136,12 @@ def _untraced(target: Target, order: Order, profile: Profile) -> dict[str, Any]:
     """Return the fields that the device and the clock fill in; a pass that fails costs its own and leaves a note."""
     found: dict[str, Any] = {"notes": list(profile.notes)}
     try:
-        found["device_figures"] = _device_figures(target, order)
-        found |= _rate_figures(target, order)
+        with guarded():
+            found["device_figures"] = _device_figures(target, order)
+            found |= _rate_figures(target, order)
     except Exception as error:
-        words = str(error) if isinstance(error, BadInput) else in_words(error)
-        found["notes"].append(f"a step outside the ledger failed, so what it was to measure is missing: {words}")
+        missing = f"a step outside the ledger failed, so what it was to measure is missing: {in_words(error)}"
+        found["notes"].append(missing)
     return found
 
 

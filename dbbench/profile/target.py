@@ -11,37 +11,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
-import dbbench
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.foreign import guarded, in_words, kind_of
 from dbbench.measure.optimizers import is_optimizer
 from dbbench.profile.ledger import by_name
 
 _PARTS = ("model", "optimizer", "step", "inputs", "ema")
 _NEEDED = _PARTS[:3]
 _SHAPE = "(model, optimizer, step)"
-#: Where code lives that no user wrote: an error is said to be where it left theirs.
-_NOT_THEIRS = tuple(
-    f"{folder.resolve()}{os.sep}"
-    for folder in (
-        Path(dbbench.__file__).parent,
-        Path(torch.__file__).parent,
-        *map(Path, (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ class Target:
                 raise BadInput(f"{reference}: {module_name} has no '{attribute}'{did_you_mean(part, offered)}")
             found = getattr(found, part)
         if not callable(found):
-            raise BadInput(f"{reference}: '{attribute}' is {_kind(found)}, not a callable")
+            raise BadInput(f"{reference}: '{attribute}' is {kind_of(found)}, not a callable")
         self.function: Callable[..., Any] = found
         needed = _needed(found)
         for name in needed:
@@ -114,7 +101,7 @@ def training_of(made: Any, where: str) -> Training:
         given = {name: getattr(made, name) for name in _PARTS if hasattr(made, name)}
     missing = [name for name in _NEEDED if name not in given]
     if missing:
-        raise BadInput(f"{where}: returned {_kind(made)} without '{missing[0]}'; it must give {_SHAPE}")
+        raise BadInput(f"{where}: returned {kind_of(made)} without '{missing[0]}'; it must give {_SHAPE}")
     training = Training(**given)
     _require(where, "model", by_name(training.model).values(), _is_module, "a torch module")
     _require(where, "optimizer", by_name(training.optimizer).values(), is_optimizer, "a torch optimizer, nor wraps one")
@@ -127,7 +114,7 @@ def training_of(made: Any, where: str) -> Training:
 def check_step(step: Any, where: str) -> None:
     """Raise BadInput, opened by ``where``, unless ``step`` can be called without arguments to train once."""
     if not callable(step) or isinstance(step, nn.Module):
-        raise BadInput(f"{where}: its step is {_kind(step)}, not a function that trains once")
+        raise BadInput(f"{where}: its step is {kind_of(step)}, not a function that trains once")
     needed = _needed(step)
     if needed:
         raise BadInput(f"{where}: its step takes the parameter '{needed[0]}', and must take none")
@@ -140,7 +127,7 @@ def _is_module(thing: Any) -> bool:
 def _require(where: str, name: str, things: Iterable[Any], fits: Callable[[Any], bool], words: str) -> None:
     for thing in things:
         if not fits(thing):
-            raise BadInput(f"{where}: its {name} is {_kind(thing)}, not {words}; it must give {_SHAPE}")
+            raise BadInput(f"{where}: its {name} is {kind_of(thing)}, not {words}; it must give {_SHAPE}")
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -156,12 +143,6 @@ def _needed(function: Callable[..., Any]) -> list[str]:
     return [n for n, p in _parameters(function).items() if p.default is p.empty and p.kind not in variadic]
 
 
-def _kind(thing: Any) -> str:
-    """Name what was given, with its article."""
-    name = type(thing).__name__
-    return "None" if thing is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
 # -- importing ------------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +151,8 @@ def _imported(name: str, reference: str) -> ModuleType:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        return _from_file(Path(name), reference) if name.endswith(".py") else importlib.import_module(name)
+        with guarded():
+            return _from_file(Path(name), reference) if name.endswith(".py") else importlib.import_module(name)
     except BadInput:
         raise
     except ModuleNotFoundError as error:
@@ -178,7 +160,7 @@ def _imported(name: str, reference: str) -> ModuleType:
         if name == missing or name.startswith(f"{missing}."):
             raise BadInput(f"{reference}: no module '{missing}'{_nearest_module(missing)}") from error
         raise BadInput(f"{reference}: importing it fails with {in_words(error)}") from error
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
+    except Exception as error:  # whatever a stranger's module does when it is imported
         raise BadInput(f"{reference}: importing it fails with {in_words(error)}") from error
 
 
@@ -203,7 +185,8 @@ def _from_file(path: Path, reference: str) -> ModuleType:
             return known
         name = f"{name}_at_{path.resolve().parent.name}"  # another module's name is not this one's to take
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{reference}: '{path}' is no file of Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -212,30 +195,3 @@ def _from_file(path: Path, reference: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-# -- saying where a stranger's code went wrong ------------------------------------------------------------------------
-
-
-def in_words(error: BaseException) -> str:
-    """Return the error in one line, with the line of the user's own code that it left last."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300].rstrip(": ") + place_of(error)
-
-
-def place_of(error: BaseException) -> str:
-    """Return `` (file:line: code)`` of the innermost frame that is neither torch's, ours nor a library's, or ''."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({_relative(error.filename)}:{error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [
-        f for f in frames if f.filename[:1] != "<" and not str(Path(f.filename).resolve()).startswith(_NOT_THEIRS)
-    ]
-    if not theirs:
-        return ""
-    last = theirs[-1]
-    return f" ({_relative(last.filename)}:{last.lineno}{f': {last.line}' if last.line else ''})"
-
-
-def _relative(filename: str) -> str:
-    path, here = Path(filename).resolve(), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else filename

@@ -14,9 +14,10 @@ import pytest
 import torch
 from tiny_cells import make_cell
 
-from dbbench.harness.child import Work
+from dbbench.harness.child import WORKER, Work
 from dbbench.harness.folder import Job
 from dbbench.harness.worker import ERROR_LENGTH, Channel, describe
+from dbbench.processes import python
 
 
 class OutOfMemoryError(RuntimeError):
@@ -97,7 +98,7 @@ def start_hanging_worker(folder: Path, parent: int) -> subprocess.Popen[bytes]:
     work = Work("cell", (job,), "hangs", job.config_hash, 600)
     reader, writer = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "dbbench.harness.worker"],
+        python(WORKER),
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=work.environment(),
@@ -140,7 +141,7 @@ def test_a_worker_dies_with_its_parent_even_while_its_lifeline_is_held(
     job = Job(make_cell("hangs", "toy_methods.faulty:Hangs"), "0" * 16, "")
     work = Work("cell", (job,), "hangs", job.config_hash, 600)
     parent = subprocess.Popen(
-        [sys.executable, "-c", start, str(lifeline_out), sys.executable, "-P", "-m", "dbbench.harness.worker"],
+        [sys.executable, "-c", start, str(lifeline_out), *python(WORKER)],
         env=work.environment(),
         pass_fds=[lifeline_out, writer],
     )
