@@ -30,8 +30,9 @@ from dbbench.errors import BadInput
 
 #: What ends or replaces the process without an exception; the exec family is built on the last two.
 _ENDS = ("_exit", "abort", "execv", "execve")
+_INSTALLED = {"site-packages", "dist-packages"}
 _MESSAGE_LENGTH = 300
-_CODE_LENGTH = 80
+_CODE_LENGTH = 120
 
 
 class Ended(Exception):
@@ -158,7 +159,7 @@ def place_of(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({_relative(error.filename)}:{error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if f.filename[:1] != "<" and not _resolved(f.filename).startswith(_NOT_THEIRS)]
+    theirs = [f for f in frames if f.filename[:1] != "<" and not _is_a_librarys(_resolved(f.filename))]
     if not theirs:
         cause = error.__cause__ or error.__context__
         return place_of(cause) if cause is not None else ""
@@ -173,6 +174,10 @@ def kind_of(thing: object) -> str:
         return "None"
     name = "class" if isinstance(thing, type) else type(thing).__name__
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _is_a_librarys(path: str) -> bool:
+    return path.startswith(_NOT_THEIRS) or not _INSTALLED.isdisjoint(Path(path).parts)
 
 
 def _relative(filename: str) -> str:
@@ -195,7 +200,7 @@ def _resolved(filename: str) -> str:
 def _library_folders() -> Iterator[Path]:
     """Yield where code lives that no user wrote: an error is said to be where it left theirs."""
     yield Path(__file__).parent
-    yield from (Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
+    yield Path(sysconfig.get_path("stdlib"))
     spec = find_spec("torch")
     if spec is not None and spec.origin is not None:
         yield Path(spec.origin).parent

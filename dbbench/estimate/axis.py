@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.estimate.suite import merged_seeds
 from dbbench.harness.resolve import Resolved, resolve_cell
+from dbbench.suite import schema
 from dbbench.suite.cell import Cell
+from dbbench.suite.schema import Shared
 
 #: Multiples of the suite's own value that are tried where no values are given.
 _MULTIPLES = {
@@ -52,7 +53,7 @@ def dial(axis: str, cell: Cell, where: str) -> Dial:
 
 def _batch(resolved: Resolved) -> Dial:
     cell = resolved.cell
-    return Dial(cell.batch_size, lambda value: cell.model_copy(update={"batch_size": value}))
+    return Dial(cell.batch_size, lambda value: _set(cell, "batch_size", value))
 
 
 def _depth(resolved: Resolved) -> Dial:
@@ -100,14 +101,18 @@ def _none(resolved: Resolved, axis: str, why: str) -> str:
 
 
 def _with(cell: Cell, part: str, key: str, value: int) -> Cell:
-    return cell.model_copy(update={part: getattr(cell, part).model_copy(update={key: value})})
+    return _set(cell, part, getattr(cell, part).model_dump() | {key: value})
+
+
+def _set(cell: Cell, key: str, value: Any) -> Cell:
+    """Return the cell with another value of a key of its suite; BadInput where the suite could not have that."""
+    body = cell.model_dump(include=set(Shared.model_fields)) | {key: value}
+    return cell.model_copy(update={key: getattr(schema.check(Shared, body, f"{cell.suite}"), key)})
 
 
 def check(cell: Cell, where: str) -> None:
     """Raise BadInput where a cell cannot be built: a width that heads do not divide, more blocks than layers."""
-    resolved = resolve_cell(cell, where)
-    with torch.device("meta"):
-        resolved.build_network(resolved.task.input_shape(resolved.task_options))
+    resolve_cell(cell, where).network_on_meta()
 
 
 def lowest(turned: Dial, where: str) -> int:

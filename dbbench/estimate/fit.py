@@ -101,6 +101,8 @@ def find_largest(
         search = Search(lowest(turning, where), highest or HIGHEST[axis], _SECOND[axis], capacities)
         if search.lowest > search.highest:
             raise BadInput(f"--max {search.highest}: variant '{label}' cannot be built below {axis} {search.lowest}")
+        if turning.turn is not None:
+            turning.at(search.highest)  # a suite has limits, and so has the search
         variants.append(_Variant(label, cell, turning, search))
     failed = _search_all(variants, axis, settings, where, processes, progress)
     return Fit(

@@ -14,7 +14,7 @@ from dbbench.errors import BadInput
 from dbbench.methods.base import Method, Plan
 from dbbench.suite.cell import Budget
 
-MOST_STEPS = 50_000_000
+MOST_STEPS = 10_000_000
 
 
 def step_costs(
@@ -48,11 +48,19 @@ def course(
     return plans
 
 
+def planned(method: Method, step: int, fraction: float) -> int:
+    """Return the block that ``method`` plans; ValueError where that is none of its blocks."""
+    block = method.plan(step, fraction)
+    if type(block) is not int or not 0 <= block < method.blocks:
+        raise ValueError(f"plan({step}, {fraction:g}) gives block {block!r:.40}; there are {method.blocks}, from 0 on")
+    return block
+
+
 def _interleaved(method: Method, budget: Budget, costs: Sequence[float]) -> Iterator[tuple[int, float]]:
     """Yield (block, share of the budget spent before it) as the method plans them."""
     _check(budget, costs, budget.value)
     spent, step = 0.0, 0
-    while spent + costs[block := method.plan(step, spent / budget.value)] <= budget.value:
+    while spent + costs[block := planned(method, step, spent / budget.value)] <= budget.value:
         yield block, spent / budget.value
         spent += costs[block]
         step += 1
@@ -79,8 +87,11 @@ def step_count(method: Method, budget: Budget, batch_size: int) -> int:
 
 def _check(budget: Budget, costs: Sequence[float], share: float) -> None:
     """Raise BadInput unless every block can take a step within ``share`` of the budget, and not without end."""
-    if min(costs) <= 0 or share / min(costs) > MOST_STEPS:
+    if min(costs) <= 0:
         raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is no finite number of steps here")
+    if share / min(costs) > MOST_STEPS:
+        steps = f"{share / min(costs):.3g} steps; at most {MOST_STEPS:,} are allowed"
+        raise BadInput(f"budget.value: {budget.value:g} {budget.kind} is {steps}")
     if max(costs) > share:
         part = f" leaves a stage {share:g}, which" if share < budget.value else ""
         raise BadInput(
@@ -89,14 +100,14 @@ def _check(budget: Budget, costs: Sequence[float], share: float) -> None:
 
 
 def course_in_seconds(method: Method, seconds: float, elapsed: Callable[[], float]) -> Iterator[Plan]:
-    """Yield steps until ``elapsed()`` says that ``seconds`` are spent.
+    """Yield steps until ``elapsed()`` says that ``seconds`` are spent, one at least.
 
     Both fractions are the time's; a stage's own is its part of it.
     """
     taken: Counter[int] = Counter()
     step = 0
-    while (fraction := elapsed() / seconds) < 1.0:
-        block = method.plan(step, fraction)
+    while (fraction := min(elapsed() / seconds, 1.0)) < 1.0 or not step:
+        block = planned(method, step, fraction)
         own = fraction * method.blocks - block if method.staged else fraction
         yield Plan(step, block, taken[block], min(own, 1.0), fraction)
         taken[block] += 1

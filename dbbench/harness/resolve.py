@@ -83,17 +83,20 @@ class Resolved:
         """The key under which the suite has the variant; what follows the dot in its name is the grid's."""
         return f"methods.{self.cell.variant.partition('.')[0]}"
 
-    def on_meta(self) -> Method:
-        """Return the method built without data or memory, to look at; BadInput for whatever goes wrong in that."""
+    def network_on_meta(self) -> tuple[Network, InputShape]:
+        """Return the network without memory, and what it was built for; BadInput for whatever goes wrong in that."""
         with blamed(f"{self.where}: task.name: '{self.cell.task.name}'"):
             shape = self.task.input_shape(self.task_options)
+        with blamed(f"{self.where}: network.name: '{self.cell.network.name}'"), torch.device("meta"):
+            return self.build_network(shape), shape
+
+    def on_meta(self) -> Method:
+        """Return the method without data or memory, to look at; BadInput for whatever goes wrong in that."""
+        network, shape = self.network_on_meta()
         task = object.__new__(self.task)  # what it has without its data: a method may ask it for more than the shape
         task.shape, task.batch_size = shape, self.cell.batch_size
-        with torch.device("meta"):
-            with blamed(f"{self.where}: network.name: '{self.cell.network.name}'"):
-                network = self.build_network(shape)
-            with blamed(f"{self.where}: {self.label}"):
-                return self.adopt(network, task)
+        with blamed(f"{self.where}: {self.label}"), torch.device("meta"):
+            return self.adopt(network, task)
 
 
 def resolve_cell(cell: Cell, where: str) -> Resolved:
@@ -105,8 +108,8 @@ def resolve_cell(cell: Cell, where: str) -> Resolved:
     size = cell.network.size
     with blamed(f"{where}: network.name: '{cell.network.name}'"):
         sizes = [str(name) for name in network.sizes()]
-        preset = network.preset(size) if size in sizes else {}
-        if preset and type(preset.get("depth")) is not int:
+        preset = network.preset(size) if size in sizes else {"depth": 0}
+        if type(preset.get("depth")) is not int:
             raise TypeError(f"its preset '{size}' has no whole number 'depth'")
     if size not in sizes:
         raise BadInput(f"{where}: network.size: unknown size '{size}'{did_you_mean(size, sizes)}")
@@ -163,10 +166,11 @@ def describe(cell: Cell, where: str = "suite") -> dict[str, Any]:
         "layer_updates": None,
     }
     if cell.budget.kind in ("layer_updates", "samples"):
-        try:
-            steps = step_count(method, cell.budget, cell.batch_size)
-        except BadInput as error:
-            raise BadInput(f"{where}: methods.{cell.variant}: {error}") from error
+        with blamed(f"{where}: methods.{cell.variant}"):
+            try:
+                steps = step_count(method, cell.budget, cell.batch_size)
+            except BadInput as error:
+                raise BadInput(f"{where}: methods.{cell.variant}: {error}") from error
         row["steps"], row["samples"] = steps, steps * cell.batch_size
         if len(set(method.layers_per_block)) == 1:
             row["layer_updates"] = steps * method.layers_per_block[0]

@@ -65,9 +65,6 @@ def require_built(method: Method) -> None:
     require_split(method.layers_per_block, method.network.depth)
     if method.blocks != len(method.layers_per_block):
         raise BadInput(f"prepare: sets self.blocks to {method.blocks!r}, and there are {len(method.layers_per_block)}")
-    block = method.plan(0, 0.0)
-    if type(block) is not int or not 0 <= block < method.blocks:
-        raise BadInput(f"plan: gives block {_shown(block)}; there are {method.blocks}, from 0 on")
 
 
 def _shown(value: Any) -> str:

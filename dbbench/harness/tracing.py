@@ -66,9 +66,13 @@ class Measured:
 
 
 def rehearsal(method: Method) -> Iterable[tuple[Plan, bool]]:
-    """Yield (plan, traced?) of the steps that show every cost."""
+    """Yield (plan, traced?) of the steps that show every cost; ValueError where they leave out a block."""
+    order = list(method.rehearsal())
+    blocks = {block for block, traced in order if traced}
+    if blocks != set(range(method.blocks)):
+        raise ValueError(f"rehearsal() traces steps of blocks {sorted(blocks)}; there are {method.blocks}, from 0 on")
     taken: Counter[int] = Counter()
-    for step, (block, traced) in enumerate(method.rehearsal()):
+    for step, (block, traced) in enumerate(order):
         yield Plan(step, block, taken[block], _FRACTION, _FRACTION), traced
         taken[block] += 1
 

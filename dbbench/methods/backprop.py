@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from dbbench.errors import BadInput
+from dbbench.limits import Layers
 from dbbench.methods.base import Method, Plan, StepReport
 from dbbench.networks import base as networks
 from dbbench.networks.base import BaseOptions, State
@@ -23,7 +23,7 @@ class Backprop(Method):
     """
 
     class Options(networks.BaseOptions):
-        truncate: Annotated[int, Field(ge=1)] | None = None
+        truncate: Layers | None = None
 
     @classmethod
     def split(cls, options: BaseOptions, depth: int) -> list[int]:

@@ -21,7 +21,7 @@ from dbbench.streams import Streams
 from dbbench.tasks.base import Batch, Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a step trains, decided on the host before any tensor moves.
 

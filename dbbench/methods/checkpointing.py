@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from dbbench.limits import Layers
 from dbbench.methods.backprop import Backprop
 from dbbench.networks import base as networks
 from dbbench.networks.base import State
@@ -27,7 +27,7 @@ class Checkpointing(Backprop):
 
     class Options(Backprop.Options):
         policy: Literal["every_layer", "sqrt", "every_k"] = "every_layer"
-        k: Annotated[int, Field(ge=1)] | None = None
+        k: Layers | None = None
 
     options: Options
 

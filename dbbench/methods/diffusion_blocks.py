@@ -56,6 +56,7 @@ from dbbench.diffusion.noise import NoiseLaw, owner
 from dbbench.diffusion.precondition import edm_weight
 from dbbench.diffusion.sampler import euler, inference_sigmas
 from dbbench.errors import BadInput
+from dbbench.limits import Count, Layers, LayersOfBlocks, NotNegative, Positive, Times, Width
 from dbbench.methods.base import Method, Plan, StepReport, even_split
 from dbbench.methods.denoised import (
     DenoisedLatents,
@@ -73,36 +74,34 @@ from dbbench.networks.parts import NoiseEmbedding
 from dbbench.streams import Streams
 from dbbench.tasks.base import Batch
 
-Positive = Annotated[float, Field(gt=0, strict=False)]
-
 
 class DiffusionBlocks(Method):
     """Blocks trained one at a time as denoisers of noise intervals, then run in a chain from noise to the target."""
 
     class Options(networks.BaseOptions):
-        blocks: Annotated[int, Field(ge=1)] = 3
-        layers_per_block: list[Annotated[int, Field(ge=1)]] | None = None
+        blocks: Layers = 3
+        layers_per_block: LayersOfBlocks | None = None
         overlap: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
         partition: Literal["equi_probability", "uniform"] = "equi_probability"
         weighting: Literal["edm", "none", "released"] = "edm"
         output: Literal["preconditioned", "plain"] = "preconditioned"
-        p_mean: Annotated[float, Field(strict=False)] = -1.2
+        p_mean: Annotated[float, Field(ge=-1000, le=1000, strict=False)] = -1.2
         p_std: Positive = 1.2
         sigma_min: Positive = 0.002
         sigma_max: Positive = 80.0
         sigma_data: Positive = 0.5
         target_scale: Positive = 1.0
         targets: Literal["learned", "fixed"] = "learned"
-        condition_width: Annotated[int, Field(ge=1)] | None = None
-        inference_steps: Annotated[int, Field(ge=1)] | None = None
+        condition_width: Width | None = None
+        inference_steps: Times | None = None
         inference_grid: Literal["probability", "block_edges"] = "probability"
         inference_embedding: Literal["normalised", "raw"] = "normalised"
-        inference_draws: Annotated[int, Field(ge=1)] = 1
-        shown_draws: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+        inference_draws: Times = 1
+        shown_draws: list[Times] = Field(default_factory=list, max_length=1000)
         streams: Literal["concatenated", "two_pass"] = "concatenated"
-        clean_weight: Annotated[float, Field(ge=0, strict=False)] = 0.0
+        clean_weight: NotNegative = 0.0
         block_schedule: Literal["random", "hold_k"] = "random"
-        hold: Annotated[int, Field(ge=1)] | None = None
+        hold: Count | None = None
         shared: Literal["joint", "per_block"] = "joint"
         residency: Literal["all", "state", "active"] = "all"
 

@@ -8,13 +8,13 @@ holds gradients and optimizer state.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from dbbench.errors import BadInput
+from dbbench.limits import Layers
 from dbbench.methods.base import Method, Plan, StepReport, even_split
 from dbbench.networks import base as networks
 from dbbench.networks.base import initialise, place
@@ -30,8 +30,8 @@ class Greedy(Method):
     """
 
     class Options(networks.BaseOptions):
-        layers_per_stage: Annotated[int, Field(ge=1)] | None = None
-        stages: Annotated[int, Field(ge=1)] | None = None
+        layers_per_stage: Layers | None = None
+        stages: Layers | None = None
         ensemble: bool = False
 
     options: Options

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from dbbench.diffusion.noise import Interval
 from dbbench.errors import BadInput
+from dbbench.limits import Count, Layers, LayersOfBlocks
 from dbbench.methods.base import Plan, StepReport
 from dbbench.methods.diffusion_blocks import DiffusionBlocks
 from dbbench.networks import base as networks
@@ -39,11 +40,11 @@ class MaskedBlocks(DiffusionBlocks):
     """Blocks trained one at a time, each for its part of the masking; the one that owns the time predicts."""
 
     class Options(networks.BaseOptions):  # type: ignore[assignment]  # no sigma, no embedded target: not a subclass
-        blocks: Annotated[int, Field(ge=1)] = 3
-        layers_per_block: list[Annotated[int, Field(ge=1)]] | None = None
+        blocks: Layers = 3
+        layers_per_block: LayersOfBlocks | None = None
         overlap: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
         block_schedule: Literal["random", "hold_k"] = "random"
-        hold: Annotated[int, Field(ge=1)] | None = None
+        hold: Count | None = None
         shared: Literal["joint", "per_block"] = "joint"
         residency: Literal["all", "state", "active"] = "all"
 

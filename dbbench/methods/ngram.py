@@ -70,7 +70,7 @@ class NGram(Method):
     """Tables of counts, one for each length of context up to ``order``."""
 
     class Options(networks.BaseOptions):
-        order: Annotated[int, Field(ge=0)] = 2
+        order: Annotated[int, Field(ge=0, le=64)] = 2
 
     options: Options
     not_on_fakes = "tables of counts grow with the text that they have seen, and fake tensors hold none"

@@ -3,17 +3,18 @@
 ``all`` keeps everything on the device, as the released DiffusionBlocks code does. ``state`` moves the inactive
 blocks' optimizer state off it, ``active`` their parameters too: that is what the paper's (4P + A)·L/B presupposes.
 Off the device means pinned host memory on CUDA, a file without a live tensor on CPU, and nothing at all for fake
-tensors; in every case the device's allocator gets its bytes back.
+tensors; in every case the device's allocator gets its bytes back. The file has no name: however a process ends, killed
+in the middle of a step or not, the system takes it back.
 """
 
 from __future__ import annotations
 
+import io
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Residency:
         self.seconds = 0.0
         self._parameters: dict[int, _Parked] = {}
         self._states: dict[int, _ParkedState] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="dbbench-") if kind != "all" else None
+        self._shelf = _Shelf()
 
     def activate(self, block: int, training: bool = True) -> None:
         """Make ``block`` the only one on the device; without ``training`` its optimizer state stays where it is."""
@@ -57,11 +58,11 @@ class Residency:
         if members:
             states = [self.optimizer.state.pop(p) for p in members]
             tensors = [value for state in states for value in state.values()]
-            parked = _Parked(tensors, self._path(block, "state"))
+            parked = _Parked(tensors, self._shelf, f"state-{block}")
             self._states[block] = _ParkedState(members, [list(state) for state in states], parked)
             self.moved_bytes += parked.nbytes
         if self.kind == "active" and block not in self._parameters:
-            parked = _Parked([p.data for p in self.blocks[block]], self._path(block, "parameters"))
+            parked = _Parked([p.data for p in self.blocks[block]], self._shelf, f"parameters-{block}")
             self._parameters[block] = parked
             self.moved_bytes += parked.nbytes
             for p in self.blocks[block]:
@@ -80,9 +81,34 @@ class Residency:
                 self.optimizer.state[p] = {key: next(values) for key in keys}
             self.moved_bytes += state.values.nbytes
 
-    def _path(self, block: int, what: str) -> Path:
-        assert self._folder is not None
-        return Path(self._folder.name) / f"{what}-{block}.bin"
+
+class _Shelf:
+    """A file without a name, in which everything has a place of its own that it comes back to."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._places: dict[str, tuple[int, int]] = {}
+
+    def write(self, name: str, tensors: Sequence[Tensor]) -> None:
+        """Keep contiguous CPU ``tensors`` under ``name``, in the place of what was there."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="dbbench-")  # noqa: SIM115 (it goes with the shelf)
+        size = sum(t.numel() * t.element_size() for t in tensors)
+        if size > self._places.get(name, (0, -1))[1]:
+            self._places[name] = (self._end, size)
+            self._end += size
+        self._file.seek(self._places[name][0])
+        for t in tensors:
+            self._file.write(_buffer(t))
+        self._file.flush()
+
+    def read(self, name: str, tensors: Sequence[Tensor]) -> None:
+        """Fill ``tensors`` with what was kept under ``name``."""
+        file = cast(IO[bytes], self._file)
+        file.seek(self._places[name][0])
+        for t in tensors:
+            cast(io.BufferedIOBase, file).readinto(_buffer(t))
 
 
 class _Parked:
@@ -92,10 +118,10 @@ class _Parked:
     which its foreach implementation reads. That is kept, for a real run can read it as well.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], path: Path) -> None:
+    def __init__(self, tensors: Sequence[Tensor], shelf: _Shelf, name: str) -> None:
         self.layouts = [(t.shape, t.dtype, t.device) for t in tensors]
         self.nbytes = sum(t.numel() * t.element_size() for t in tensors)
-        self.path = path
+        self.shelf, self.name = shelf, name
         self.pinned: list[Tensor] = []
         self.numbers: list[float | None] = [None] * len(tensors)
         self.real = all(t.untyped_storage().device.type != "meta" for t in tensors)
@@ -105,9 +131,7 @@ class _Parked:
         if any(t.is_cuda for t in tensors):
             self.pinned = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t) for t in tensors]
             return
-        with path.open("wb") as file:
-            for t in tensors:
-                file.write(_buffer(t))
+        shelf.write(name, tensors)
 
     def restore(self) -> list[Tensor]:
         """Return the tensors on their devices again."""
@@ -120,9 +144,7 @@ class _Parked:
             for (shape, dtype, device), number in zip(self.layouts, self.numbers, strict=True)
         ]
         if self.real:
-            with self.path.open("rb") as file:
-                for t in tensors:
-                    file.readinto(_buffer(t))
+            self.shelf.read(self.name, tensors)
         return tensors
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from dbbench import limits
 from dbbench.errors import BadInput
 from dbbench.streams import Streams
 
@@ -25,7 +26,7 @@ class BaseOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Width = Annotated[int, Field(ge=1)] | None
+Width = limits.Width | None
 
 
 @dataclass

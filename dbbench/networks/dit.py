@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dbbench.errors import BadInput
+from dbbench.limits import Pixels
 from dbbench.networks import base
 from dbbench.networks.base import InputShape, State, require_kind
 from dbbench.networks.parts import Modulation, NoiseEmbedding, ZeroLinear, modulate
@@ -59,7 +60,7 @@ class DiT(base.Network):
 
     class Options(base.BaseOptions):
         width: base.Width = None
-        patch: Annotated[int, Field(ge=1)] | None = None
+        patch: Pixels | None = None
         dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
         gate_start: Literal[0, 1] = 0
 

@@ -24,12 +24,12 @@ concatenation, which is two residual streams. Backpropagation through K′ recur
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from dbbench.limits import Layers, SomeLayers
 from dbbench.networks import base
 from dbbench.networks.base import InputShape, State, require_kind
 from dbbench.networks.llama import DecoderLayer, Embedding, RMSNorm, TokenHead, keep_waves
@@ -44,7 +44,6 @@ SIZES = {
 }
 FIELDS = ("depth", "width", "heads", "mlp_width", "prelude", "coda", "recurrences")
 Norms = Literal["sandwich", "pre"]
-Count = Annotated[int, Field(ge=1)] | None
 
 
 class RecurrentLayer(DecoderLayer):
@@ -80,9 +79,9 @@ class Recurrent(base.Network):
 
     class Options(base.BaseOptions):
         width: base.Width = None
-        prelude: Annotated[int, Field(ge=0)] | None = None
-        coda: Annotated[int, Field(ge=0)] | None = None
-        recurrences: Count = None
+        prelude: SomeLayers | None = None
+        coda: SomeLayers | None = None
+        recurrences: Layers | None = None
         norms: Norms | None = None
 
     presets, fields = SIZES, FIELDS

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from dbbench.limits import Layers
 
 Strict = ConfigDict(extra="forbid", strict=True)
 
@@ -25,7 +28,7 @@ class NetworkChoice(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
     name: str
     size: str = "tiny"
-    depth: Annotated[int, Field(ge=1)] | None = None
+    depth: Layers | None = None
 
 
 class OptimizerChoice(BaseModel):
@@ -39,7 +42,7 @@ class OptimizerChoice(BaseModel):
     name: Literal["adamw"] = "adamw"
     implementation: Literal["fused", "foreach", "single"] = "fused"
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -47,12 +50,24 @@ class OptimizerChoice(BaseModel):
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
+#: The least and the most of a budget that is no count of steps.
+BUDGETS = {"seconds": (1e-3, 1e9)}
+
+
 class Budget(BaseModel):
     """What every variant has equal. ``value`` counts layer updates, samples, FLOPs or seconds."""
 
     model_config = Strict
     kind: Literal["layer_updates", "samples", "flops", "seconds"]
-    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    value: Annotated[float, Field(gt=0, le=1e30)]
+
+    @field_validator("value")
+    @classmethod
+    def _of_its_kind(cls, value: float, info: ValidationInfo) -> float:
+        least, most = BUDGETS.get(info.data.get("kind", ""), (0, math.inf))
+        if not least <= value <= most:
+            raise ValueError(f"must be {least:g} to {most:g} for {info.data['kind']}, not {value:g}")
+        return value
 
 
 class Cell(BaseModel):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.limits import BatchSize, Times
 from dbbench.suite.cell import Budget, NetworkChoice, OptimizerChoice, Strict, TaskChoice
 
 
@@ -35,7 +36,7 @@ class Shared(BaseModel):
     optimizer: OptimizerChoice = OptimizerChoice()
     precision: Literal["fp32", "bf16", "autocast_bf16"] = "fp32"
     budget: Budget
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: BatchSize
 
 
 class Suite(Shared):
@@ -49,8 +50,8 @@ class Suite(Shared):
     suite: Label
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000), AfterValidator(_no_repeats)]
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    evaluations: Annotated[int, Field(ge=1)] = 10
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600
+    evaluations: Times = 10
+    timeout_seconds: Annotated[float, Field(gt=0, le=1e9)] = 3600
     final_split: Literal["validation", "test"] = "test"
     tuning: str | None = None
     methods: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]

@@ -17,6 +17,7 @@ from pydantic import Field
 from dbbench import data
 from dbbench.data.augment import augment
 from dbbench.errors import BadInput
+from dbbench.limits import Classes, Pixels
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
@@ -136,9 +137,9 @@ class ImageDataset(ImageClassification):
     """A local data set of the `datasets` library; its shape and number of classes are options."""
 
     class Options(ImageOptions):
-        classes: int
-        channels: int = 3
-        image_size: int
+        classes: Classes
+        channels: Pixels = 3
+        image_size: Pixels
         image_column: str = "image"
         label_column: str = "label"
         train_split: str = "train"

@@ -21,13 +21,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from dbbench.limits import Times
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
@@ -37,7 +37,6 @@ from dbbench.tasks.sampling import unmasked
 from dbbench.tasks.text import Plays, Text, TextDataset, TextFolder, TextOptions, perplexity
 
 LEAST_TIME = 1e-6  # an evaluation's, where 1/t must be finite
-Count = Annotated[int, Field(ge=1)]
 
 
 class MaskedText(UnderMasks, Text):
@@ -120,8 +119,8 @@ class MaskedOptions(networks.BaseOptions):
     network for each, which is what the next-token task makes.
     """
 
-    evaluation_draws: Count = 2
-    sample_steps: Count | None = None
+    evaluation_draws: Times = 2
+    sample_steps: Times | None = None
 
 
 class MaskedPlays(MaskedText, Plays):

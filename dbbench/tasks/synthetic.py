@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dbbench.diffusion.noise import NoiseLaw
 from dbbench.diffusion.precondition import precondition
+from dbbench.limits import Classes, Pixels, SequenceLength
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
@@ -25,7 +26,6 @@ from dbbench.tasks.classification import Classification
 from dbbench.tasks.masks import UnderMasks
 from dbbench.tasks.next_token import NextToken
 
-Count = Annotated[int, Field(ge=1)]
 EVALUATION_BATCHES = 2
 
 
@@ -57,9 +57,9 @@ class SyntheticImages(Synthetic, Classification):
     """Random images with random classes, 224 × 224 of 1,000 classes as ImageNet is usually trained on."""
 
     class Options(networks.BaseOptions):
-        classes: Count = 1000
-        channels: Count = 3
-        image_size: Count = 224
+        classes: Classes = 1000
+        channels: Pixels = 3
+        image_size: Pixels = 224
 
     options: Options
     name = "images"
@@ -80,8 +80,8 @@ class Tokens(Synthetic, NextToken):
     """Random tokens, each to be predicted from those before it; Llama's 32,000 and a length of 2,048 by default."""
 
     class Options(networks.BaseOptions):
-        vocabulary: Count = 32_000
-        sequence_length: Count = 2048
+        vocabulary: Classes = 32_000
+        sequence_length: SequenceLength = 2048
 
     options: Options
     name = "tokens"
@@ -104,8 +104,8 @@ class MaskedTokens(UnderMasks, Synthetic):
     """
 
     class Options(networks.BaseOptions):
-        vocabulary: Count = 27
-        sequence_length: Count = 256
+        vocabulary: Classes = 27
+        sequence_length: SequenceLength = 256
 
     options: Options
     name = "masked_tokens"
@@ -134,9 +134,9 @@ class Latents(Synthetic):
     """
 
     class Options(networks.BaseOptions):
-        classes: Count = 1000
-        channels: Count = 4
-        size: Count = 32
+        classes: Classes = 1000
+        channels: Pixels = 4
+        size: Pixels = 32
         label_dropout: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.1
 
     SIGMA_DATA: ClassVar[float] = 0.5

@@ -22,6 +22,7 @@ from dbbench.data.text_folder import load_text_dataset, load_text_folder
 from dbbench.data.text_set import TextSet
 from dbbench.data.vocabulary import Units, make_vocabulary
 from dbbench.errors import BadInput
+from dbbench.limits import Classes, Count, SequenceLength, SomeTimes
 from dbbench.networks import base as networks
 from dbbench.networks.base import InputShape
 from dbbench.streams import Streams
@@ -49,11 +50,11 @@ class TextOptions(networks.BaseOptions):
     """
 
     units: Units = "characters"
-    vocabulary_size: Annotated[int, Field(ge=2)] = 4096
-    sequence_length: Annotated[int, Field(ge=2)] = 256
+    vocabulary_size: Annotated[Classes, Field(ge=2)] = 4096
+    sequence_length: Annotated[SequenceLength, Field(ge=2)] = 256
     validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.05
-    evaluation_windows: Annotated[int, Field(ge=1)] | None = None
-    samples: Annotated[int, Field(ge=0)] = 8
+    evaluation_windows: Count | None = None
+    samples: SomeTimes = 8
 
 
 class Text(NextToken):

@@ -50,7 +50,8 @@ def test_a_real_refusal_of_memory_is_known_as_one() -> None:
         bytearray(1 << 62)
     with pytest.raises(RuntimeError) as allocator:
         torch.empty(1 << 60)
-    assert describe(python.value) == ("out_of_memory", "MemoryError")
+    assert describe(python.value)[0] == "out_of_memory"
+    assert describe(python.value)[1].startswith("MemoryError (")
     assert describe(allocator.value)[0] == "out_of_memory"
 
 

@@ -93,7 +93,7 @@ def test_a_budget_below_one_step_is_refused(kind: str, value: float) -> None:
 
 def test_a_budget_of_too_many_steps_is_refused_at_once() -> None:
     """A slip of the keyboard in a suite would fill the memory with plans."""
-    with pytest.raises(BadInput, match="is no finite number of steps"):
+    with pytest.raises(BadInput, match="is 6.25e.16 steps; at most 10,000,000 are allowed"):
         course(method_of("backprop"), Budget(kind="samples", value=1e18), BATCH)
 
 
@@ -112,6 +112,12 @@ def test_a_budget_in_seconds_stops_in_time() -> None:
     plans = list(course_in_seconds(method_of("backprop"), 10.0, Clock()))
     assert [plan.fraction for plan in plans] == pytest.approx([i / 10 for i in range(10)])
     assert [plan.block_step for plan in plans] == list(range(10))
+
+
+def test_a_budget_in_seconds_takes_a_step_however_short_it_is() -> None:
+    """A training of no steps would divide by their number when it is over."""
+    (plan,) = course_in_seconds(method_of("backprop"), 1e-9, Clock())
+    assert (plan.step, plan.block) == (0, 0)
 
 
 def test_a_budget_in_seconds_is_divided_among_stages() -> None:

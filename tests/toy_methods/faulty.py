@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -61,7 +62,7 @@ class Exits(Backprop):
     """Leaves without a word, as a crashing library does."""
 
     def step(self, batch: Batch, plan: Plan) -> StepReport:
-        os._exit(7)
+        ctypes.CDLL(None)._exit(7)  # Python's own is caught, and says where it was called
 
 
 class Hangs(Backprop):
