@@ -86,7 +86,7 @@ def fit(
     failed = {variant: why for one in found for variant, why in one.failed.items()}
     whole = found[0].model_copy(update={"lines": lines, "failed": failed})
     _show(fit_table.markdown(whole) if markdown else fit_table.rich_tables(whole), fit_table.method_of_search(whole))
-    if out is not None:
+    if out is not None and whole.lines:
         fit_table.write_fit(out, whole)
     _end(whole.failed)
 
@@ -116,7 +116,7 @@ def scaling(
     with _progress(plan.cells[0].suite) as progress:
         found = scale(plan.cells, over.value, wanted, plan.where, processes, progress)
     _show(scaling_table.markdown(found) if markdown else scaling_table.rich_tables(found))
-    if out is not None:
+    if out is not None and found.lines:
         scaling_table.write_scaling(out, found)
     _end(found.failed)
 

@@ -11,7 +11,10 @@ from dbbench.errors import BadInput
 
 def find_folder(folder: str, where: str) -> Path:
     """Return ``folder`` (``~`` expanded) as a path, or raise `BadInput` if there is no such folder."""
-    path = Path(folder).expanduser()
+    try:
+        path = Path(folder).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{where}: {folder}: there is no such user, or no home") from error
     if not path.is_dir():
         raise BadInput(f"{where}: {path}: {'is a file, not a folder' if path.exists() else 'there is no such folder'}")
     return path

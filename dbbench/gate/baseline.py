@@ -238,12 +238,14 @@ class _Reader:
 
 def _figure(words: str, within: tolerance.Tolerance) -> Figure:
     match = _VALUE.fullmatch(words)
+    no_value = f"'{words}' is no value: 1234, or of a mean over seeds '0.85 sd 0.01 n 3'"
+    if match is None:
+        raise ValueError(no_value)
     try:
-        assert match is not None
         value = int(match["value"]) if re.fullmatch(r"-?\d+", match["value"]) else float(match["value"])
         sd, n = float(match["sd"] or 0), int(match["n"] or 1)
-    except (AssertionError, ValueError) as error:
-        raise ValueError(f"'{words}' is no value: 1234, or of a mean over seeds '0.85 sd 0.01 n 3'") from error
+    except ValueError as error:
+        raise ValueError(no_value) from error
     if match["n"] is None and within.kind == "noise":
         raise ValueError(f"'{words}' has no deviation, and its tolerance is of a mean over seeds: '0.85 sd 0.01 n 3'")
     if not (-_MOST_BYTES * 2 < value < _MOST_BYTES * 2 and 0 <= sd < _MOST_BYTES and n > 0):  # NaN is none of it

@@ -133,7 +133,8 @@ def _share_of_changes(method: Method) -> float:
 def memory_columns(measured: Measured) -> dict[str, Any]:
     """Return the columns of `dbbench.results.record.Row` that a rehearsal gives, the roles checked against the peak."""
     account, peaks = measured.account, measured.peaks
-    assert sum(account.split.values()) == account.peak_bytes, "the roles do not sum to the peak"
+    if sum(account.split.values()) != account.peak_bytes:
+        raise RuntimeError("the roles do not sum to the peak")
     columns: dict[str, Any] = {
         "peak_bytes": account.peak_bytes,
         "peak_phase": account.peak_phase,

@@ -86,15 +86,7 @@ def main() -> NoReturn:
     _die_with_parent(order["parent"], lifeline)
     # A cell stopped at its time limit leaves in its log where it was.
     faulthandler.register(signal.SIGTERM, all_threads=True, chain=True)
-    channel = Channel(order["channel"])
-    code = 0
-    try:
-        with guarded():
-            _carry_out(order, channel)
-    except BaseException as error:
-        code = 1
-        channel.fail(*describe(error))
-        traceback.print_exc()
+    code = carry_out(order, Channel(order["channel"]))
     sys.stdout.flush()
     sys.stderr.flush()
     # All is on disk. A thread that a method left running must not keep the process, nor a destructor change its end.
@@ -131,7 +123,19 @@ def _die_with_parent(parent: int, lifeline: int) -> None:
         _end_process(1)
 
 
-def _carry_out(order: dict[str, Any], channel: Channel) -> None:
+def carry_out(order: dict[str, Any], channel: Channel) -> int:
+    """Do what the order says and return 0, or 1 once ``channel`` has been told what went wrong."""
+    try:
+        with guarded():
+            _do(order, channel)
+    except BaseException as error:
+        channel.fail(*describe(error))
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _do(order: dict[str, Any], channel: Channel) -> None:
     import torch  # after the environment and the lifeline are in place
 
     cells = [Cell.model_validate(cell) for cell in order["cells"]]
@@ -151,7 +155,8 @@ def _run_cell(cell: Cell, config_hash: str, folder: Path, channel: Channel) -> N
     from dbbench.harness.cell import run_cell
     from dbbench.results.store import RunFolder
 
-    result = run_cell(cell, config_hash, channel.report)
+    with guarded():  # what ends the process on a thread is told here, before a record says ok
+        result = run_cell(cell, config_hash, channel.report)
     run = RunFolder(folder)
     run.write_trace(config_hash, result.trace)
     run.write_curves(config_hash, result.curves)
@@ -165,7 +170,9 @@ def _run_timing(cells: list[tuple[Cell, str]], folder: Path, channel: Channel) -
     from dbbench.results.store import RunFolder
 
     run = RunFolder(folder)
-    for timing in run_timing(cells, channel.report):
+    with guarded():
+        timings = run_timing(cells, channel.report)
+    for timing in timings:
         run.write_timing(timing)
 
 

@@ -197,6 +197,10 @@ def require_kind(name: str, shape: InputShape, kind: str) -> None:
         raise BadInput(
             f"network.name: '{name}' takes {kind.replace('_', ' ')}, and this task has {shape.kind.replace('_', ' ')}"
         )
+    needed = ("channels", "image_size") if kind in ("images", "latents") else ("sequence_length",)
+    missing = [field for field in needed if getattr(shape, field) is None]
+    if missing:
+        raise BadInput(f"task.name: the shape of its {kind.replace('_', ' ')} says no {missing[0]}")
 
 
 def initialise(module: nn.Module, streams: Streams, prefix: str = "") -> None:

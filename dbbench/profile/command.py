@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +126,9 @@ def _made(target: Target, name: Literal["cpu", "cuda"], device: Where) -> Traini
 def _one_line(error: BaseException, device: str) -> str:
     """Say what went wrong and where in the user's own code; of fake tensors, also what to do."""
     if device == "fake":
-        reason = needed_data(error)
+        reason = None
+        with suppress(Exception):  # it reads the error's text, which is foreign code as well
+            reason = needed_data(error)
         if reason is not None:
             return reason + place_of(error)
     return in_words(error)

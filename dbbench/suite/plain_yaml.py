@@ -18,6 +18,7 @@ from dbbench.errors import BadInput
 MAX_DEPTH = 30
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     word: word.lower() == "true" for word in ("true", "True", "TRUE", "false", "False", "FALSE")
@@ -99,6 +100,8 @@ class _Builder:
         self.open.append(_Open(values))
 
     def take_scalar(self, event: yaml.ScalarEvent) -> None:
+        if _SURROGATE.search(event.value):
+            raise self.fail(event, "half a character (a surrogate) is no text")
         value = self.scalar(event) if event.implicit[0] else event.value
         if not self.awaits_key():
             self.add(event, value)

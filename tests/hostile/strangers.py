@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from estimate.in_process import InProcess, estimate_cells
 from typer.testing import CliRunner
 
 from dbbench.cli import app
-from dbbench.foreign import guarded
 from dbbench.harness import worker
 from dbbench.harness.child import Outcome, Work
 from dbbench.results.store import RunFolder
@@ -283,19 +283,16 @@ def in_this_process() -> Iterator[None]:
 
 
 class ChildHere:
-    """What `dbbench.harness.child.Child` is, its work done in this process as `dbbench.harness.worker.main` does it."""
+    """What `dbbench.harness.child.Child` is, its work done in this process as a worker does it."""
 
     process = -1
 
     def __init__(self, work: Work, folder: Path) -> None:
         self.work = work
-        order = json.loads(work.order(folder, 0))
-        self._outcome = Outcome("ok")
-        try:
-            with guarded():
-                worker._carry_out(order, mock.Mock())
-        except BaseException as error:
-            self._outcome = Outcome(*worker.describe(error))
+        order, channel = json.loads(work.order(folder, 0)), mock.Mock()
+        with contextlib.redirect_stderr(io.StringIO()):  # the log's
+            code = worker.carry_out(order, channel)
+        self._outcome = Outcome(*channel.fail.call_args.args) if code else Outcome("ok")
 
     def read(self) -> list[dict[str, Any]]:
         return []

@@ -5,17 +5,20 @@ The cases are generated: what the code does × where × under which verb.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from hostile.folders import nothing_lost
 from hostile.strangers import ENDS, HARMLESS, PLACES, RAISES, Project, dbbench, write_project
 
 from dbbench.gate import check as gate
+from dbbench.gate.baseline import Baseline
+from dbbench.gate.cells import Cell, Figure
+from dbbench.gate.tolerance import EXACT, OFF
 
 Make = Callable[[str, str, str], Project]
 CASES = [(part, place) for part, places in PLACES.items() for place in places]
@@ -29,6 +32,19 @@ VERBS: dict[str, tuple[list[str], set[int]]] = {
     "run": ("run SUITE --device cpu --no-timing --out out".split(), {1, 2}),
 }
 _count = iter(range(1_000_000))
+
+
+def covering(kinds: list[str], every: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Return (kind, part, place): some kinds in every place, each of the others in one of each part, by turns."""
+    found = [(kind, *case) for kind in every for case in CASES]
+    for number, kind in enumerate(kinds):
+        found += [(kind, part, places[number % len(places)]) for part, places in PLACES.items()]
+    return sorted(set(found))
+
+
+def in_turn(kinds: list[str]) -> list[tuple[str, str, str]]:
+    """Return (kind, part, place) with every place once, the kinds by turns."""
+    return [(kinds[number % len(kinds)], *case) for number, case in enumerate(CASES)]
 
 
 @pytest.fixture
@@ -72,7 +88,8 @@ def hold(verb: str, project: Project, baseline: str, code: str) -> None:
     with nothing_lost(project.folder, may_add=("out",)):
         done = dbbench(*(str(project.suite.name) if word == "SUITE" else word for word in arguments))
     said = done.stdout + done.stderr
-    assert done.exit_code in allowed, (done.exit_code, said, done.exception)
+    assert isinstance(done.exception, SystemExit), done.exception
+    assert done.exit_code in allowed, (done.exit_code, said)
     assert "Traceback" not in said
     written = " ".join(path.read_text() for path in project.folder.glob("out/records/*.json"))
     json_file = project.folder / "out.json"
@@ -89,8 +106,7 @@ def hold(verb: str, project: Project, baseline: str, code: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "place"), CASES)
-@pytest.mark.parametrize("kind", [*ENDS, *RAISES])
+@pytest.mark.parametrize(("kind", "part", "place"), covering([*ENDS, *RAISES], every=("exit", "_exit", "raise")))
 def test_a_check_fails_whatever_the_code_does(kind: str, part: str, place: str, make: Make, baseline: str) -> None:
     """Broken if code under test that exits, raises or recurses passes the gate, or costs what was asked for beside."""
     code = (ENDS | RAISES)[kind]
@@ -98,9 +114,8 @@ def test_a_check_fails_whatever_the_code_does(kind: str, part: str, place: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "place"), CASES)
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "check"])
-@pytest.mark.parametrize("kind", ["exit", "_exit", "interrupt", "raise"])
+@pytest.mark.parametrize(("kind", "part", "place"), in_turn([*ENDS, *RAISES]))
 def test_every_verb_fails(kind: str, verb: str, part: str, place: str, make: Make, baseline: str) -> None:
     """Broken if some verb takes an exit for its own end, or shows a traceback."""
     code = (ENDS | RAISES)[kind]
@@ -116,29 +131,30 @@ def test_a_run_fails_where_only_a_run_comes(kind: str, place: str, make: Make, b
     hold("run", make("task", place, code), baseline, code)
 
 
+HERE_AND_THERE = itertools.cycle([(part, place) for part in PLACES for place in ("import", PLACES[part][-1])])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("part", PLACES)
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize(
+    ("kind", "verb", "part", "place"),
+    [(kind, verb, *next(HERE_AND_THERE)) for kind in HARMLESS for verb in VERBS],
+)
 def test_what_code_may_do_changes_nothing(
-    kind: str, verb: str, part: str, make: Make, baseline: str, capfd: pytest.CaptureFixture[str]
+    kind: str, verb: str, part: str, place: str, make: Make, baseline: str
 ) -> None:
     """Broken if a working folder that was changed, or a print, moves or spoils what is written."""
-    for place in ("import", {"method": "step", "task": "batch", "network": "embed"}[part]):
-        project = make(part, place, HARMLESS[kind])
-        (project.folder / "baseline").write_text(baseline)
-        with nothing_lost(project.folder, may_add=("out",)):
-            done = dbbench(*(project.suite.name if word == "SUITE" else word for word in VERBS[verb][0]))
-        assert done.exit_code == 0, done.output
-        assert Path.cwd() == project.folder
-        assert list(project.folder.glob("out*")), "what was asked for is elsewhere"
-        assert '"status"' not in done.stdout, "what foreign code prints is not the command's"
-        if verb == "run":
-            assert len(list(project.folder.glob("out/traces/*.parquet"))) == 1
-        if verb != "run" or place == "import":
-            continue
-        for path in sorted(project.folder.glob("out/**/*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
+    project = make(part, place, HARMLESS[kind])
+    (project.folder / "baseline").write_text(baseline)
+    with nothing_lost(project.folder, may_add=("out",)):
+        done = dbbench(*(project.suite.name if word == "SUITE" else word for word in VERBS[verb][0]))
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert Path.cwd() == project.folder
+    assert list(project.folder.glob("out*")), "what was asked for is elsewhere"
+    assert '"status"' not in done.stdout, "what foreign code prints is not the command's"
+    if verb == "check":
+        assert json.loads((project.folder / "out.json").read_text())["cells"][0]["outcome"] == "same"
+    if verb == "run":
+        assert len(list(project.folder.glob("out/traces/*.parquet"))) == 1
 
 
 @pytest.mark.slow
@@ -167,22 +183,38 @@ def test_the_gate_does_not_pass_when_the_code_under_test_exits(code: str, make: 
     hold("check", make("method", "step", code), baseline, code)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [*ENDS, *RAISES, *HARMLESS])
-def test_no_check_ends_with_0_without_a_comparison(kind: str, make: Make, baseline: str) -> None:
-    """Broken if there is a way to status 0 that does not come from a comparison of figures."""
-    for part, place in CASES:
-        project = make(part, place, (ENDS | RAISES | HARMLESS)[kind])
-        (project.folder / "baseline").write_text(baseline)
-        compared: list[int] = []
+STATES = ("same", "changed", "failed", "gone", "new", "other torch", "off", "nowhere")
 
-        def spy(*arguments: object, compared: list[int] = compared, check: object = gate.check) -> object:
-            found = check(*arguments)  # type: ignore[operator]
-            compared.append(found.compared)
-            return found
 
-        with mock.patch.object(gate, "check", spy):
-            done = dbbench("check", "--fake", project.suite.name, "--baseline", "baseline")
-        assert (done.exit_code == 0) == (kind in HARMLESS), done.output
-        if done.exit_code == 0:
-            assert compared and compared[0] > 0
+@pytest.mark.parametrize("states", list(itertools.product(STATES, repeat=2)), ids=", ".join)
+def test_no_check_ends_with_0_without_a_comparison(states: tuple[str, str], tmp_path: Path) -> None:
+    """Broken if there is a way to status 0 on which some cell, or all of them, went uncompared."""
+    found = gate.check(baseline_in(states, tmp_path), measured_in(states))
+    fine = set(states) <= {"same", "off", "nowhere"} and "same" in states  # off is the reader's own choice
+    assert (found.status == 0) == fine, found.statuses
+    if found.status == 0:
+        assert found.compared == states.count("same")
+
+
+def baseline_in(states: tuple[str, ...], folder: Path) -> Baseline:
+    """Return a baseline of a cell in each of ``states``, as one that is read."""
+    found = Baseline(folder / "baseline")
+    for number, state in enumerate(states):
+        if state not in ("new", "nowhere"):
+            torch = "1.0.0" if state == "other torch" else "2.13.0"
+            figures = {"peak_bytes": Figure(100, OFF if state == "off" else EXACT)}
+            cell = Cell(f"s/{number}", "fake", torch, figures)
+            found.cells[cell.key] = cell
+            found.present.add((cell.name, cell.source))
+    return found
+
+
+def measured_in(states: tuple[str, ...]) -> gate.Measurement:
+    """Return what was measured of them."""
+    cells = [
+        Cell(f"s/{number}", "fake", "2.13.0", {"peak_bytes": Figure(101 if state == "changed" else 100)})
+        for number, state in enumerate(states)
+        if state not in ("failed", "gone", "nowhere")
+    ]
+    failed = {f"s/{number}": "it broke" for number, state in enumerate(states) if state == "failed"}
+    return gate.Measurement("s", cells, failed, {"s"}, {"fake"})

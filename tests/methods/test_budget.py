@@ -93,7 +93,7 @@ def test_a_budget_below_one_step_is_refused(kind: str, value: float) -> None:
 
 def test_a_budget_of_too_many_steps_is_refused_at_once() -> None:
     """A slip of the keyboard in a suite would fill the memory with plans."""
-    with pytest.raises(BadInput, match="is 6.25e.16 steps; at most 10,000,000 are allowed"):
+    with pytest.raises(BadInput, match=r"is 6\.25e\+16 steps; at most 10,000,000 are allowed"):
         course(method_of("backprop"), Budget(kind="samples", value=1e18), BATCH)
 
 
