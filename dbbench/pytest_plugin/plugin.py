@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from dbbench.errors import BadInput
+from dbbench.foreign import process_kept
 from dbbench.pytest_plugin import memory_report
 from dbbench.pytest_plugin.leaks import allowance, measured_leaks
 from dbbench.pytest_plugin.limits import Limit, Marked, marked, session_limits
@@ -126,14 +127,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         return (yield)
     measurements = _measurements(pyfuncitem)
     if limits is None or _measures_itself(pyfuncitem):
-        result = yield
+        with process_kept():  # a step that ends pytest itself would leave a green run
+            result = yield
         used_cuda = None
     else:
         from dbbench.pytest_plugin.watching import cuda_noticed
 
         body = measurements.surroundings.ledger(device=limits.device)
         measurements.add("body", body)
-        with cuda_noticed() as on_cuda, body:
+        with cuda_noticed() as on_cuda, process_kept(), body:
             result = yield
         used_cuda = body if on_cuda() else None
     try:
