@@ -56,6 +56,8 @@ def _work(writer: int | None = None) -> NoReturn:
         status = 0
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else _FAILED
+    except KeyboardInterrupt:  # a second one, while the first was being said
+        status = _INTERRUPTED
     except BaseException:
         traceback.print_exc()
         status = _FAILED

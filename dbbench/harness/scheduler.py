@@ -41,6 +41,7 @@ from dbbench.results.store import RunFolder
 from dbbench.suite.cell import Cell
 
 TICK_SECONDS = 0.05
+SAME_SIGNAL_SECONDS = 0.5
 
 
 def run_suite(
@@ -105,10 +106,14 @@ def _at_once(cells: list[Cell], jobs: int | None) -> int:
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C or SIGTERM sets ``asked``; the second one is a KeyboardInterrupt."""
+    """While entered, the first Ctrl-C or SIGTERM sets ``asked``; the second one is a KeyboardInterrupt.
+
+    A signal to the whole process group comes here twice, passed on by the process that waits: that is one.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._asked_at = 0.0
 
     def __enter__(self) -> Interrupt:
         # Only the main thread may set handlers; elsewhere whoever runs that thread decides.
@@ -121,9 +126,10 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if not self.asked:
+            self.asked, self._asked_at = True, time.monotonic()
+        elif time.monotonic() - self._asked_at > SAME_SIGNAL_SECONDS:
             raise KeyboardInterrupt
-        self.asked = True
 
 
 def work_off(

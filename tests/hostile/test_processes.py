@@ -137,6 +137,21 @@ def test_a_signal_to_the_command_reaches_what_works(
 
 
 @pytest.mark.slow
+def test_a_signal_to_the_whole_group_is_one(tmp_path: Path, marked: Callable[[], list[int]]) -> None:
+    """Broken if what ``timeout`` sends counts as a second Ctrl-C, and the run ends without its records."""
+    write_project(tmp_path, "slow", "method", "step", "open('begun', 'w'); time.sleep(600)")
+    command = [sys.executable, "-m", "dbbench", *RUN]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    (record,) = (tmp_path / "out" / "records").glob("*.json")
+    assert json.loads(record.read_text())["row"]["status"] == "interrupted"
+    assert marked() == []
+
+
+@pytest.mark.slow
 def test_a_command_that_is_killed_takes_all_of_its_processes_with_it(
     tmp_path: Path, marked: Callable[[], list[int]]
 ) -> None:
