@@ -111,7 +111,7 @@ def _interrupts_marked() -> Iterator[bool]:
         return
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
-        yield before is _raise_ctrl_c
+        yield before in (_raise_ctrl_c, signal.SIG_IGN, signal.SIG_DFL)
         return
     signal.signal(signal.SIGINT, _raise_ctrl_c)
     try:
