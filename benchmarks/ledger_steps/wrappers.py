@@ -144,7 +144,7 @@ def ddp() -> Setup:
     return _train(model, adamw(model))
 
 
-@kind("DDP, gradients as views of its buckets", opens="after", warm_steps=3)
+@kind("DDP, gradients as views of its buckets", warm_steps=3)
 def ddp_views() -> Setup:
     _one_process()
     model = DistributedDataParallel(Stack(), gradient_as_bucket_view=True)
