@@ -74,7 +74,7 @@ def bilinear() -> Setup:
 @kind("distances to prototypes: cdist")
 def distances() -> Setup:
     prototypes = nn.Linear(WIDTH, 40)
-    return _with(prototypes, torch.randn(BATCH, WIDTH), lambda m, x: torch.cdist(x, m.weight, p=1.0))
+    return _with(prototypes, torch.randn(BATCH, WIDTH), lambda m, x: torch.cdist(x, m.weight, p=1.0).neg().exp())
 
 
 @kind("Fourier transform of the features, filtered and back", opens="after")

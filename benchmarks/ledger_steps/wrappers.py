@@ -144,13 +144,6 @@ def ddp() -> Setup:
     return _train(model, adamw(model))
 
 
-@kind("DDP, gradients as views of its buckets", warm_steps=3)
-def ddp_views() -> Setup:
-    _one_process()
-    model = DistributedDataParallel(Stack(), gradient_as_bucket_view=True)
-    return _train(model, adamw(model))
-
-
 @kind("DDP, accumulation without synchronisation", warm_steps=3)
 def ddp_no_sync() -> Setup:
     _one_process()

@@ -30,6 +30,8 @@ _LEAST_BYTES = 1024
 _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases", "dbbench.pytest_plugin.")
 _LEAVES = (str, bytes, int, float, complex, type(None), type, types.ModuleType, torch.dtype, torch.device, FrameType)
 _PLAIN = frozenset((str, int, float, bool, type(None)))
+#: Attributes of every optimizer that lead to parameters or to what is looked at elsewhere.
+_OF_OPTIMIZER = ("state", "param_groups", "defaults")
 #: Tables of a module that lead to code of others.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 #: Where code that is not the user's is installed; its modules' variables are not searched.
@@ -77,7 +79,8 @@ def variables_from(frame: FrameType | None) -> tuple[list[Variable], Iterator[Va
 
 def is_ours(value: Any) -> bool:
     """Tell whether ``value`` leads to no tensor, or only to those of a measurement."""
-    return isinstance(value, _LEAVES) or type(value).__module__.startswith(_OURS)
+    kind = type(value)  # ``isinstance`` asks a proxy, which may run code of others, or raise
+    return issubclass(kind, _LEAVES) or kind.__module__.startswith(_OURS)
 
 
 def _variables(frames: list[FrameType]) -> list[Variable]:
@@ -184,36 +187,51 @@ class _Search:
 
 
 def parts_of(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (name, object) of what ``value`` holds."""
-    if isinstance(value, dict):
+    """Yield (name, object) of what ``value`` holds; code of others, which might make it up when asked, does not run."""
+    kind = type(value)
+    if issubclass(kind, dict):
         # a model's output is a dict whose keys are its attributes too
-        attribute = type(value) is not dict
-        for key, inner in list(value.items()):
+        attribute = kind is not dict
+        for key, inner in list(dict.items(value)):
             named = attribute and isinstance(key, str) and key.isidentifier()
             yield (f"{path}.{key}" if named else f"{path}[{_spelled(key)}]"), inner
-    elif isinstance(value, (list, tuple, deque)):
-        for i, inner in enumerate(list(value)):
+    elif issubclass(kind, (list, tuple, deque)):
+        for i, inner in enumerate(_items(value, list, tuple, deque)):
             yield f"{path}[{i}]", inner
-    elif isinstance(value, (set, frozenset)):
-        for inner in list(value):
+    elif issubclass(kind, (set, frozenset)):
+        for inner in _items(value, set, frozenset):
             yield f"{path}{{…}}", inner
-    elif isinstance(value, types.MethodType):
+    elif kind is types.MethodType:
         yield f"{path}.__self__", value.__self__
-    elif isinstance(value, types.FunctionType):
+    elif kind is types.FunctionType:
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
                 yield f"{path}.<{name}>", cell.cell_contents
             except ValueError:  # not filled yet
                 continue
-    elif isinstance(value, torch.nn.Module):
+    elif issubclass(kind, torch.nn.Module):
         yield from _parts_of_module(path, value)
-    elif isinstance(value, torch.optim.Optimizer):
+    elif issubclass(kind, torch.optim.Optimizer):
         yield f"{path}.state", dict(value.state)
-    elif isinstance(value, BaseException):
+        yield from ((f"{path}.{key}", inner) for key, inner in _attributes(value) if key not in _OF_OPTIMIZER)
+    elif issubclass(kind, BaseException):
         yield from _parts_of_exception(path, value)
-    elif isinstance(getattr(value, "__dict__", None), dict):
-        for key, inner in list(vars(value).items()):
-            yield f"{path}.{key}", inner
+    else:
+        yield from ((f"{path}.{key}", inner) for key, inner in _attributes(value))
+
+
+def _items(value: Any, *kinds: Any) -> list[Any]:
+    """Return what the first of ``kinds`` that ``value`` is has in it, whatever its own class makes of that."""
+    kind = next(kind for kind in kinds if issubclass(type(value), kind))
+    return list(kind.__iter__(value))
+
+
+def _attributes(value: Any) -> list[tuple[str, Any]]:
+    try:
+        attributes = object.__getattribute__(value, "__dict__")
+    except Exception:  # it has none, or a property of that name
+        return []
+    return list(dict.items(attributes)) if isinstance(attributes, dict) else []
 
 
 def _spelled(key: Any) -> str:

@@ -71,7 +71,8 @@ class Identities:
         self.take()
 
     def refresh(self) -> None:
-        """Look anew where parameters and buffers hang: modules come and go between steps."""
+        """Look anew where parameters and buffers hang: modules come and go."""
+        self._recorder.modules.stranger_ran = False
         self._look_at((name, model.named_modules()) for name, model in self._models)
 
     def _look_at(self, models: Iterable[tuple[str, Iterable[tuple[str, nn.Module]]]]) -> None:
@@ -143,6 +144,8 @@ class Identities:
     def take(self) -> None:
         """Note the identity of every storage that has one now."""
         recorder = self._recorder
+        if recorder.modules.stranger_ran:  # perhaps a part that a model was given meanwhile
+            self.refresh()
         names: dict[int, str] = {}
         for table, key, role, name in self._places:
             tensor = table.get(key)

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -40,7 +41,9 @@ class ModulePaths:
         self._of_thread = of_thread
         self._names: dict[int, str] = main._names if main is not None else {}
         self._known: list[nn.Module] = main._known if main is not None else []
+        self._strangers: WeakSet[nn.Module] = main._strangers if main is not None else WeakSet()
         self._main = main
+        self.stranger_ran = False
         self._several_threads = False
         self._stack: list[str] = []
         self._numbers: list[int] = [0]
@@ -138,6 +141,9 @@ class ModulePaths:
                 raise compiled(type(module).__name__, module)
             outer = self.current()
             path = f"{outer}.{type(module).__name__}" if outer else type(module).__name__
+            if private.table(module, "_parameters") and module not in self._strangers:
+                self._strangers.add(module)
+                (self._main or self).stranger_ran = True
         self._stack.append(path or self.current())
         self._note()
 

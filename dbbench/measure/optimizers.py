@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 #: Attributes of a wrapper that lead to the parameters, which are not its state.
 _PARAMETERS = ("param_groups", "params", "defaults")
+_NO_NAMES: Mapping[int, str] = {}
 
 
 def is_optimizer(thing: Any) -> bool:
@@ -56,24 +57,28 @@ def states(optimizers: Sequence[Any], names: Mapping[int, str], outermost: int) 
                 for parameter in group["params"]:
                     if id(parameter) not in names:
                         yield "?.copy", parameter
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        if not type(optimizer).__module__.startswith("torch.optim."):  # those keep it all in their state
             for key, value in vars(optimizer).items():
                 if key not in (*_PARAMETERS, "state"):
-                    for path, tensor in tensors_in(value):
+                    for path, tensor in tensors_in(value, names=names):
                         if id(tensor) not in names:
                             yield f"{type(optimizer).__name__}.{key}{path}", tensor
 
 
-def tensors_in(state: Any, path: str = "") -> Iterable[tuple[str, Tensor]]:
-    """Yield (path, tensor) of whatever is nested in mappings, lists and tuples; a path begins with a dot."""
+def tensors_in(state: Any, path: str = "", names: Mapping[int, str] = _NO_NAMES) -> Iterable[tuple[str, Tensor]]:
+    """Yield (path, tensor) of whatever is nested in mappings, lists and tuples; a path begins with a dot.
+
+    A key that is a tensor is spelt by its name among ``names``, which are by identity.
+    """
     if isinstance(state, Tensor):
         yield path, state
     elif isinstance(state, Mapping):
         for key, value in state.items():
-            yield from tensors_in(value, f"{path}.{key}")
+            spelt = names.get(id(key), "?") if isinstance(key, Tensor) else key
+            yield from tensors_in(value, f"{path}.{spelt}", names)
     elif isinstance(state, (list, tuple)):
         for i, value in enumerate(state):
-            yield from tensors_in(value, f"{path}.{i}")
+            yield from tensors_in(value, f"{path}.{i}", names)
 
 
 def _inner(thing: Any) -> Iterator[Any]:

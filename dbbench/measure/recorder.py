@@ -115,12 +115,17 @@ class Recorder(Storages, private.TorchDispatchMode):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Let ops of the ledger's own pass unrecorded."""
-        bypass, self._bypass = self._bypass, True
-        try:
-            yield
-        finally:
-            self._bypass = bypass
+        """Let ops of the ledger's own pass unrecorded, those of the thread that runs alone; the others wait."""
+        recorder = self._of_this_thread()
+        with self._lock:
+            if recorder is None:  # under no mode
+                yield
+                return
+            bypass, recorder._bypass = recorder._bypass, True
+            try:
+                yield
+            finally:
+                recorder._bypass = bypass
 
     def settle(self) -> None:
         """Finish what waits for the next op: the last op's node, and a phase that is over."""
@@ -149,6 +154,8 @@ class Recorder(Storages, private.TorchDispatchMode):
         starting = self._of_this_thread()
         if starting is None or starting._bypass:
             return None
+        with self._lock:
+            starting._saved.look()  # the other thread may run the backward, which lets go of what is kept
         other = copy.copy(self)
         private.TorchDispatchMode.__init__(other)
         other.modules = starting.modules.for_thread()

@@ -92,7 +92,9 @@ class Storages:
 
     def _appeared(self, storage: Any) -> int:
         """Take in a storage that was made since the recorder opened, and by nothing that was seen."""
-        return self._birth(storage, storage._cdata, self.clock.now(), OUT_OF_SIGHT)
+        phase = self.clock.now()  # if one ends here, identities are taken, and this storage may be among them
+        known = self._serial.get(storage._cdata)
+        return self._birth(storage, storage._cdata, phase, OUT_OF_SIGHT) if known is None else known
 
     def _track(self, storage: Any, address: int, number: int, size: int) -> None:
         self._serial[address] = number
