@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.ledger_steps.catalogue import Setup, Stack, adamw, batch, kind
 
 
-def _one_process() -> None:
+def one_process() -> None:
+    """Join a group of one process, for good."""
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
 
@@ -99,7 +100,7 @@ class Lookahead(torch.optim.Optimizer):
 def zero_redundancy() -> Setup:
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    _one_process()
+    one_process()
     model = Stack()
     return _train(model, ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, lr=1e-3))
 
@@ -139,14 +140,14 @@ def averaged_sgd() -> Setup:
 
 @kind("DDP, gradients copied into its buckets", warm_steps=3)
 def ddp() -> Setup:
-    _one_process()
+    one_process()
     model = DistributedDataParallel(Stack())
     return _train(model, adamw(model))
 
 
 @kind("DDP, accumulation without synchronisation", warm_steps=3)
 def ddp_no_sync() -> Setup:
-    _one_process()
+    one_process()
     model, (x, y) = DistributedDataParallel(Stack()), batch()
     optimizer = adamw(model)
 
@@ -164,7 +165,7 @@ def _sharded(**options: Any) -> Setup:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    _one_process()
+    one_process()
     model, mesh = Stack(), init_device_mesh("cpu", (1,))
     for part in (*model.layers, model):
         fully_shard(part, mesh=mesh, **options)

@@ -19,13 +19,8 @@ def test_trace_is_the_chrome_format_that_perfetto_reads(tmp_path: Path) -> None:
     assert path.name.startswith("blocks.") and path.name.endswith(".pt.trace.json")
     events = json.loads(path.read_text())["traceEvents"]
     names = [event.get("name", "") for event in events]
-    assert (
-        sum(
-            name.startswith("ProfilerStep#") and event.get("ph") == "X"
-            for name, event in zip(names, events, strict=True)
-        )
-        == 3
-    )
+    steps = {e["name"] for e in events if e.get("ph") == "X" and e.get("name", "").startswith("ProfilerStep#")}
+    assert len(steps) == 3  # a thread that was there before repeats them
     assert "aten::addmm" in names
     memory = [event["args"] for event in events if event.get("name") == "[memory]"]
     assert {"Bytes", "Total Allocated"} <= set(memory[0])

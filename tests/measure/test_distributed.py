@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
@@ -25,11 +24,7 @@ FIRST = (WIDTH * HIDDEN + HIDDEN) * FLOAT
 Made = tuple[nn.Module, torch.optim.Optimizer, Callable[[], None]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_process() -> Iterator[None]:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+pytestmark = pytest.mark.usefixtures("group_of_one_process")
 
 
 def net() -> nn.Sequential:

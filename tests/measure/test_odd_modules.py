@@ -95,7 +95,7 @@ def test_another_form_of_a_module_costs_what_the_module_costs(name: str) -> None
         assert other.peak_bytes == plain.peak_bytes
     for role in ("parameters", "gradients", "optimizer", "activations"):
         assert other.own_peaks[role] == plain.own_peaks[role], role
-    assert other.own_peaks["retained"] < 1024
+    assert other.own_peaks["retained"] - plain.own_peaks["retained"] < 1024  # other tests' variables are in both
     assert other.own_peaks["unseen"] == 0
 
 

@@ -34,6 +34,13 @@ UNSEEN_BY_HOOKS = {
     "func_grad",
     "per_sample_gradients",
     "resized_storages",
+    "fsdp_checkpointed",
+    # hooks are per thread
+    "forward_in_a_thread",
+    "forward_in_a_pool",
+    "forward_through_asyncio",
+    "halves_in_threads",
+    "ctc",  # keeps targets that were there before, which are no activation
 }
 #: Kinds whose casts of weights are another role: the hooks cannot tell them from activations.
 CASTING = {"autocast_bf16", "autocast_accumulation"}

@@ -28,6 +28,9 @@ OTHER_WAY_UNDER_A_MODE = {
 #: Autocast drops its casts of the weights all at once, in the order of a hash map of their addresses.
 FREED_IN_ANY_ORDER = {"autocast_bf16", "autocast_accumulation"}
 
+#: DDP's reduction ends in a thread of gloo, which lets go of a tensor of this size sooner or later.
+HELD_BY_GLOO_BYTES = {"ddp": 512, "ddp_no_sync": 512}
+
 
 def _kinds() -> list[pytest.param]:  # type: ignore[valid-type]
     marks = {name: [pytest.mark.xfail(reason=reason)] for name, reason in LIMITS.items()}
@@ -115,14 +118,15 @@ def test_the_op_marks_change_nothing(kind: Kind) -> None:
     """The comparison compares another step than the one that is watched without it."""
     assert compared(kind.name).ledger_peak_bytes == watched(kind.name).ledger_peak_bytes
     # a mode more makes a Python number into a tensor once more
-    assert compared(kind.name).allocator_peak_bytes - watched(kind.name).allocator_peak_bytes in (0, NUMBER)
+    difference = compared(kind.name).allocator_peak_bytes - watched(kind.name).allocator_peak_bytes
+    assert difference in (0, NUMBER) or abs(difference) <= HELD_BY_GLOO_BYTES.get(kind.name, 0)
 
 
 @every_kind
 def test_the_real_peak_is_not_disturbed(kind: Kind) -> None:
     """The ledger keeps, or makes, memory of its own on the device that it watches."""
     bare, seen = alone(kind.name).allocator_peak_bytes, watched(kind.name).allocator_peak_bytes
-    if bare != seen:
+    if abs(bare - seen) > HELD_BY_GLOO_BYTES.get(kind.name, 0):
         # what torch does under any mode at all, and no byte more
         assert seen == truth.under_idle_mode(kind).allocator_peak_bytes
         assert kind.name in OTHER_WAY_UNDER_A_MODE or 0 < seen - bare <= NUMBER
