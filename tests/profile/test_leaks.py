@@ -118,6 +118,7 @@ def test_a_growing_leak_is_said_to_grow() -> None:
 
 
 QUOTED = """
+from benchmarks.leaks import mistakes
 from benchmarks.leaks.catalogue import MISTAKES
 from benchmarks.leaks.train import ledger_of, train
 ledger_of(train, None)  # imports what torch imports late
