@@ -13,6 +13,7 @@ import sys
 import traceback
 from typing import NoReturn
 
+from dbbench.plain import printable
 from dbbench.processes import adopt_orphans, die_with_parent, end_orphans
 
 _FAILED, _MISSING_FROM_RUN, _INTERRUPTED = 1, 4, 130
@@ -43,7 +44,8 @@ def main() -> NoReturn:
     if words:
         print(f"dbbench: {words}", file=sys.stderr)
     if strays:
-        print(f"dbbench: ended what the code under test had left running: {', '.join(strays)}", file=sys.stderr)
+        left = printable(", ".join(strays))
+        print(f"dbbench: ended what the code under test had left running: {left}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from dbbench.errors import BadInput, WorkerDied
 from dbbench.foreign import Ended, in_words, process_kept
+from dbbench.plain import harmless, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,7 +58,7 @@ class _Verbs(TyperGroup):
             self._end(f"{named}{error.strerror or error}; what was finished before is kept", 1, error)
 
     def _end(self, words: str, status: int, error: BaseException) -> NoReturn:
-        typer.echo(f"dbbench: {words}", err=True)
+        warn(words)
         raise typer.Exit(status) from error
 
 
@@ -114,6 +115,7 @@ AllocConf = Annotated[
     str, typer.Option("--alloc-conf", metavar="SETTINGS", help="Simulate PYTORCH_ALLOC_CONF's settings.")
 ]
 Processes = Annotated[int | None, typer.Option(min=1, help="Estimates at a time. [default: 2]")]
+Force = Annotated[bool, typer.Option("--force", help="Write over files that dbbench did not write.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 
 #: What the CUDA context, cuBLAS and cuDNN take of a device's memory beside the allocator: an allowance, not a
@@ -121,16 +123,38 @@ AsMarkdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown.")]
 HEADROOM = "512MiB"
 
 
-def console() -> Console:
+def console(stderr: bool = False) -> Console:
+    """Return the screen; what foreign code puts into a message cannot drive it."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    console = Console(markup=False, highlight=False)
-    return console if console.is_terminal else Console(markup=False, highlight=False, width=160)
+    class Screen(Console):
+        def render(self, *args: Any, **kwargs: Any) -> Any:
+            for part in super().render(*args, **kwargs):
+                yield part if part.control else Segment(harmless(part.text), part.style)
+
+    screen = Screen(markup=False, highlight=False, stderr=stderr)
+    return screen if screen.is_terminal else Screen(markup=False, highlight=False, width=160, stderr=stderr)
+
+
+def warn(words: str) -> None:
+    """Say one line on standard error."""
+    typer.echo(f"dbbench: {printable(words)}", err=True)
 
 
 def absolute(path: Path | None) -> Path | None:
     """Return ``path`` so that it stays what it is when foreign code changes the working folder; ``-`` is none."""
     return path if path is None or str(path) == "-" else path.absolute()
+
+
+def check_out(out: Path | None, file: str) -> None:
+    """Raise BadInput where ``out`` cannot be the folder of what ``file`` belongs to: a file, or somebody else's."""
+    if out is None or not out.exists():
+        return
+    if not out.is_dir():
+        raise BadInput(f"{out}: --out is a file, not a folder; nothing was written")
+    if any(out.iterdir()) and not (out / file).exists():
+        raise BadInput(f"{out}: --out is a folder with other things in it and no {file}; give a new or an empty folder")
 
 
 def make_plan(reference: str, settings: list[str], only: str | None, device: Any) -> Plan:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from dbbench.cli.app import Only, Settings, absolute, app, console, make_plan
+from dbbench.cli.app import Force, Only, Settings, absolute, app, console, make_plan, warn
 from dbbench.errors import BadInput
+from dbbench.files import check_outputs, check_own, probe
 
 if TYPE_CHECKING:
     from dbbench.gate.baseline import Baseline
@@ -43,6 +44,7 @@ def check(
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit's XML.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - prints it.")] = None,
+    force: Force = False,
 ) -> None:
     """Hold a run's figures against a baseline, and name what grew or shrank: role, module and op.
 
@@ -61,7 +63,15 @@ def check(
             "--time: fake tensors take no time; it is of a run": time is not None and fake is not None,
         }
     )
+    outputs = {"--junit": junit, "--json": None if str(json) == "-" else json}
+    check_outputs(outputs, {"the baseline": baseline, "the run": run, "the suite": Path(fake) if fake else None})
+    check_own(junit, "--junit", [b"dbbench check "], force)
+    check_own(outputs["--json"], "--json", [b'{\n "baseline":'], force)
     seconds, kept = _share(time), read(baseline)
+    for path in (*outputs.values(), baseline if update else None):
+        if path is not None:
+            with _writing(path):
+                probe(path)
     command = _command(run, fake, baseline, settings, only, time)
     target, junit, json = baseline.absolute(), absolute(junit), absolute(json)
     if kept is None and not update:
@@ -172,12 +182,12 @@ def _write(kept: Baseline | None, path: Path, target: Path, measurement: Measure
     from dbbench.gate.update import update
 
     for name, why in measurement.failed.items():
-        typer.echo(f"dbbench: {name}: {why}; the baseline keeps what it had of it", err=True)
+        warn(f"{name}: {why}; the baseline keeps what it had of it")
     for note in measurement.notes:
-        typer.echo(f"dbbench: {note}", err=True)
+        warn(f"{note}")
     measured = [cell for cell in measurement.cells if cell.name not in measurement.failed]
     if not measured:
-        typer.echo(f"dbbench: nothing was measured, and {path} is as it was", err=True)
+        warn(f"nothing was measured, and {path} is as it was")
         raise typer.Exit(MISSING_FROM_RUN if measurement.failed else NOTHING_COMPARED)
     found, told = update(kept or Baseline(path), measurement, prune)
     with _writing(path):
@@ -194,10 +204,11 @@ def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | 
 
     With JSON on standard output the words for people go to standard error.
     """
+    from dbbench.files import write_atomically
     from dbbench.gate import github as actions
     from dbbench.gate.junit import junit as to_junit
     from dbbench.gate.show import Report, commit_lines, shortened
-    from dbbench.results.store import to_json, write_atomically
+    from dbbench.results.store import to_json
 
     printed = json is not None and str(json) == "-"
     screen = console()

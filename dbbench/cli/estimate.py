@@ -25,6 +25,7 @@ from dbbench.cli.app import (
     make_plan,
 )
 from dbbench.errors import BadInput
+from dbbench.files import probe
 
 if TYPE_CHECKING:
     from dbbench.report.estimate_table import EstimateTable
@@ -61,6 +62,7 @@ def estimate(
     plan = make_plan(suite, settings or [], only, "cpu")
     if out is not None:
         check_folder(out, "estimate")
+        probe(out / "run.json")
     out = absolute(out)
     with _counting() as progress:
         estimates, records = estimate_suite(
@@ -115,6 +117,7 @@ def calibrate(
     plan = make_plan(suite, settings or [], only, device.value)
     check_calibration_folder(out)
     out = out.absolute()
+    probe(out / "calibration.json")
     with _counting() as progress:
         found = run_calibration(
             plan.cells,

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dbbench.cli.app import absolute, app, console
+from dbbench.cli.app import Force, absolute, app, check_out, console, warn
+from dbbench.files import check_own, probe
 
 
 class ProfileDevice(StrEnum):
@@ -36,6 +37,7 @@ def profile(
     snapshot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="On CUDA: torch's record, for memory_viz.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Show what a training step of your own holds in memory, by role, module and op.
 
@@ -46,14 +48,20 @@ def profile(
     from dbbench.profile.folder import save_profile
     from dbbench.profile.table import MemoryTable
 
+    if not force:
+        check_out(out, "profile.json")
+    check_own(snapshot, "--snapshot", [b"\x80"], force)
     out, snapshot = absolute(out), absolute(snapshot)
+    for path in (out and out / "profile.json", snapshot):
+        if path is not None:
+            probe(path)
     order = Order(steps, warmup, device.value, strict=strict, peak_flops_per_second=peak_flops, snapshot=snapshot)
     done = profile_step(target, order)
     console().print(MemoryTable(done.profile, rows))
     if out is not None:
         save_profile(out, done.profile, done.frame)
     if done.failure is not None:
-        typer.echo(f"dbbench: {target}: {done.failure}", err=True)
+        warn(f"{target}: {done.failure}")
         raise typer.Exit(1)
 
 

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dbbench.cli.app import AsMarkdown, app, console
+from dbbench.cli.app import AsMarkdown, Force, app, console, warn
+from dbbench.files import check_own, probe
+
+#: How a figure's file begins: a PDF, a PNG, an SVG.
+FIGURE_MARKS = (b"%PDF-", b"\x89PNG", b"<svg", b"<?xml")
 
 
 @app.command()
@@ -25,10 +29,15 @@ def figure(
         Path | None, typer.Option(metavar="FILE", help="A .pdf, .png or .svg. [default: NAME.pdf here]")
     ] = None,
     columns: Annotated[int, typer.Option(min=1, max=2, help="A paper's columns that it spans.")] = 2,
+    force: Force = False,
 ) -> None:
     """Draw one figure of one or several runs, for a paper: embedded fonts, the same bytes every time."""
     from dbbench.report.one_figure import write_figure
 
+    path = Path(f"{name.replace('_', '-')}.pdf") if out is None else out
+    check_own(path, "--out", FIGURE_MARKS, force)
+    if all(run.is_dir() for run in runs) and path.suffix and not path.is_dir():
+        probe(path)
     path = write_figure(name, runs, out, columns)
     console().print(f"{path}", markup=False, highlight=False, soft_wrap=True)
 
@@ -57,7 +66,7 @@ def compare(
     if markdown:
         typer.echo(run_comparison_table.markdown(comparison, every), nl=False)
         for line in problems:
-            typer.echo(f"dbbench: {line}", err=True)
+            warn(f"{line}")
         return
     out = console()
     if run_comparison_table.shown_rows(comparison, every):

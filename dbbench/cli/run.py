@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dbbench.cli.app import INTERRUPTED, Only, Plan, Settings, app, console, make_plan
+from dbbench.cli.app import INTERRUPTED, Force, Only, Plan, Settings, app, console, make_plan
 from dbbench.errors import BadInput
+from dbbench.files import check_outputs, check_own, probe
 
 if TYPE_CHECKING:
     from dbbench.suite.cell import Cell
@@ -81,6 +82,7 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the page of several runs together goes.")] = Path(
         "report"
     ),
+    force: Force = False,
 ) -> None:
     """Rebuild the tables, figures and report.html of runs, and the tables of fits and scalings, from their folders.
 
@@ -93,6 +95,11 @@ def report(
     trained = [folder for folder in runs if not any((folder / name).exists() for name in (FIT_FILE, SCALING_FILE))]
     if len(trained) > 1:
         _check_out(out, runs)
+        check_own(out / "report.html", "--out", [b'content="dbbench"', b'<meta http-equiv="Content-Security'], force)
+    if claims is not None:
+        check_outputs({"--claims": claims}, {f"the run {folder}": folder for folder in runs})
+        check_own(claims, "--claims", [b"# The claims of DiffusionBlocks"], force)
+        probe(claims)
     for folder in runs:
         _rebuild(folder)
     if len(trained) > 1:

@@ -20,10 +20,12 @@ from dbbench.cli.app import (
     Settings,
     absolute,
     app,
+    check_out,
     console,
     make_plan,
+    warn,
 )
-from dbbench.errors import BadInput
+from dbbench.files import probe
 
 
 class SearchOver(StrEnum):
@@ -77,6 +79,8 @@ def fit(
     plans = [make_plan(suite, settings or [], only, "cpu") for suite in suites]
     check_out(out, "fit.json")
     out = absolute(out)
+    if out is not None:
+        probe(out / "fit.json")
     options: dict[str, Any] = {"allocator": alloc_conf, "highest": highest, "processes": processes}
     found = []
     for plan in plans:
@@ -113,6 +117,8 @@ def scaling(
     wanted = parse_values(values) if values is not None else None
     check_out(out, "scaling.json")
     out = absolute(out)
+    if out is not None:
+        probe(out / "scaling.json")
     with _progress(plan.cells[0].suite) as progress:
         found = scale(plan.cells, over.value, wanted, plan.where, processes, progress)
     _show(scaling_table.markdown(found) if markdown else scaling_table.rich_tables(found))
@@ -121,22 +127,10 @@ def scaling(
     _end(found.failed)
 
 
-def check_out(out: Path | None, file: str) -> None:
-    """Raise BadInput where ``out`` cannot be the folder of what ``file`` belongs to: a file, or somebody else's."""
-    if out is None or not out.exists():
-        return
-    if not out.is_dir():
-        raise BadInput(f"{out}: --out is a file, not a folder; nothing was written")
-    if any(out.iterdir()) and not (out / file).exists():
-        raise BadInput(f"{out}: --out is a folder with other things in it and no {file}; give a new or an empty folder")
-
-
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """Show on a terminal how many estimates are done; yields what is to be called with them."""
-    from rich.console import Console
-
-    with Console(stderr=True, markup=False, highlight=False).status(f"{name}: estimating") as status:
+    with console(stderr=True).status(f"{name}: estimating") as status:
         yield lambda done, of: status.update(f"{name}: {done} of {of} estimates")
 
 
@@ -153,6 +147,6 @@ def _show(what: str | list[Any], words: str = "") -> None:
 
 def _end(failed: dict[str, str]) -> None:
     for variant, why in failed.items():
-        typer.echo(f"dbbench: {variant} {why}", err=True)
+        warn(f"{variant} {why}")
     if failed:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from dbbench.errors import BadInput
+from dbbench.files import read
 
 
 def find_folder(folder: str, where: str) -> Path:
@@ -27,7 +28,7 @@ def read_bytes(path: Path, where: str, expected_bytes: int | None = None) -> byt
         found_bytes = path.stat().st_size
         if expected_bytes is not None and path.is_file() and found_bytes != expected_bytes:
             raise BadInput(f"{where}: {path}: {found_bytes} bytes, not {expected_bytes}: truncated or another file")
-        return path.read_bytes()
+        return read(path)
     except OSError as error:
         raise BadInput(f"{where}: {path}: {error.strerror or error}") from error
 

@@ -33,12 +33,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.files import read as read_file
+from dbbench.files import write_atomically
 from dbbench.gate import tolerance
 from dbbench.gate.cells import AT_PEAK, IN_PHASE, Cell, Figure
 from dbbench.gate.lines import escape, fold_names, unescape, unfold_names
 from dbbench.results.record import Held
 from dbbench.results.roles import PHASES, ROLES
-from dbbench.results.store import write_atomically
 
 VERSION = 1
 _FIRST = "dbbench baseline"
@@ -88,7 +89,7 @@ class Baseline:
 def read(path: Path) -> Baseline | None:
     """Return the baseline in ``path``, None where there is no such file. Raises BadInput with the file and line."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dbbench.files import append
 from dbbench.gate.result import CellResult, Result
 from dbbench.gate.show import headline, markdown, words
 from dbbench.report import text
@@ -30,8 +31,7 @@ def write_summary(result: Result, path: Path) -> None:
     taken = path.stat().st_size if path.exists() else 0
     if len(body) + taken > _LIMIT_BYTES:
         body = f"### {text.escaped(result.baseline)}: {words(result.status)}\n".encode(errors="replace")
-    with path.open("ab") as file:
-        file.write(body)
+    append(path, body)
 
 
 def _of_cell(cell: CellResult, file: str, result: Result) -> str:

@@ -7,10 +7,12 @@ command finds what is already there, and a changed suite leaves the old records 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import platform
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbbench.errors import BadInput
+from dbbench.files import read
 from dbbench.harness.provenance import dbbench_version, device_class, git_commit
 from dbbench.results.record import SCHEMA_VERSION, Record, Row, Status
 from dbbench.suite.cell import Cell
@@ -74,7 +77,7 @@ def check_folder(path: Path, kind: Kind = "run") -> None:
 
 def _kind(run_json: Path) -> Kind:
     try:
-        info = json.loads(run_json.read_bytes())
+        info = json.loads(read(run_json))
     except (ValueError, RecursionError, OSError):
         return "run"  # torn, or not to be read: who reads it next says so
     return "estimate" if isinstance(info, dict) and info.get("kind") == "estimate" else "run"
@@ -89,10 +92,13 @@ def locked(path: Path, kind: Kind = "run") -> Iterator[None]:
     check_folder(path, kind)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
-        raise BadInput(f"{path}: cannot write to --out: {error.strerror}") from error
+        why = f"{LOCK_NAME} is a link" if error.errno == errno.ELOOP else error.strerror
+        raise BadInput(f"{path}: cannot write to --out: {why}") from error
     try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise BadInput(f"{path}: cannot write to --out: {LOCK_NAME} is not a regular file")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -178,7 +178,7 @@ class _Run:
 
     def begin(self, facts: dict[str, Any], fresh: bool) -> None:
         """Clear what a kill or ``fresh`` makes void, warn of a mix, and write ``run.json``."""
-        for torn in self._out.glob("**/.*.tmp"):
+        for torn in self._out.glob("**/.*.dbbench.*.tmp"):
             torn.unlink()
         before = self._store.read_run()
         names = {job.config_hash for job in self._jobs}

@@ -13,7 +13,7 @@ import sysconfig
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from dbbench.measure import private
 NOBODY = "(no name in Python)"
 _SHALLOW, _DEEP = 2, 7
 _MOST_OBJECTS = 20_000  # of one function or module
+_MOST_OF_MODULES = 100_000  # of all modules together
 _LEAST_BYTES = 1024
 #: Functions and objects that hold tensors only because they measure.
 _OURS = ("dbbench.measure.", "dbbench.profile.", "dbbench.phases", "dbbench.pytest_plugin.")
@@ -136,20 +137,29 @@ class _Search:
 
     def look_at(self, variables: Iterable[Variable], most: int) -> None:
         """Follow ``variables`` to the depth ``most``, all of one function or module before the next."""
+        of_modules = _MOST_OF_MODULES
         for (kind, place), ours in groupby(variables, key=lambda variable: (variable.kind, variable.place)):
-            self._follow(kind, place, deque((one.name, one.value, 0) for one in ours), most)
+            queue = deque((one.name, one.value, 0) for one in ours)
+            if kind == "global":
+                of_modules -= self._follow(kind, place, queue, most, min(_MOST_OBJECTS, of_modules))
+            else:
+                self._follow(kind, place, queue, most, _MOST_OBJECTS)
 
-    def _follow(self, kind: str, place: str, queue: deque[tuple[str, Any, int]], most: int) -> None:
-        most_seen = len(self._seen) + _MOST_OBJECTS
-        while queue and self.wanted and len(self._seen) < most_seen:
+    def _follow(self, kind: str, place: str, queue: deque[tuple[str, Any, int]], most: int, most_objects: int) -> int:
+        """Follow what is in ``queue``; return how many objects were looked at, at most ``most_objects``."""
+        left = most_objects
+        while queue and self.wanted and left > 0:
             path, value, depth = queue.popleft()
+            left -= 1
             if id(value) in self._seen or is_ours(value):
                 continue
             self._seen.add(id(value))
             if isinstance(value, Tensor):
                 self._meet(f"{kind} '{path}' in {place}", value)
             elif depth < most and (most > _SHALLOW or not isinstance(value, torch.nn.Module)):
-                queue.extend((name, inner, depth + 1) for name, inner in parts_of(path, value))
+                room = max(0, left - len(queue))  # a long list of numbers is not to take seconds
+                queue.extend((name, inner, depth + 1) for name, inner in islice(parts_of(path, value), room))
+        return most_objects - left
 
     def _meet(self, name: str, tensor: Tensor) -> None:
         for storage, _ in private.storages(tensor):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from dbbench.files import write_atomically
 from dbbench.profile.table import MemoryTable
 from dbbench.report.figure_style import NothingToDraw, page, save
 from dbbench.report.figure_timeline import draw_step
 from dbbench.report.figure_waterfall import draw_profile
 from dbbench.results.profile import Profile, write_profile
-from dbbench.results.store import write_atomically
 
 SUMMARY_ROWS = 40
 

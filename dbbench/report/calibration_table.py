@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from dbbench.files import write_atomically
 from dbbench.report import text
 from dbbench.results.calibration import CALIBRATION_FILE, TOTALS, Calibration, CalibrationCell, Deviation
 from dbbench.results.roles import ROLES
-from dbbench.results.store import to_json, write_atomically
+from dbbench.results.store import to_csv, to_json
 
 MIB = 2**20
 #: A larger error is listed, and explained.
@@ -162,6 +163,5 @@ def frame(calibration: Calibration) -> pd.DataFrame:
 def write_calibration(folder: Path, calibration: Calibration) -> None:
     """Write ``calibration.json``, ``calibration.csv`` and ``calibration.md`` into ``folder``."""
     write_atomically(folder / CALIBRATION_FILE, to_json(calibration))
-    csv = frame(calibration).to_csv(index=False, lineterminator="\n")
-    write_atomically(folder / "calibration.csv", csv.encode())
+    write_atomically(folder / "calibration.csv", to_csv(frame(calibration)))
     write_atomically(folder / "calibration.md", markdown(calibration).encode())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dbbench.files import write_atomically
 from dbbench.report import text
 from dbbench.report.claims_rules import FAILS, HOLDS, IDENTITY, OPEN, Claim, Measurement, Rule, claims, expected
 from dbbench.report.claims_runs import measured_by_runs
@@ -16,7 +17,6 @@ from dbbench.report.claims_scalings import measured_by_scalings
 from dbbench.report.claims_tables import Judged, by_budget, figures, judged
 from dbbench.report.run import Run, load
 from dbbench.results.scaling import SCALING_FILE, Scaling, read_scaling
-from dbbench.results.store import write_atomically
 
 
 def write_claims(folders: Sequence[Path], path: Path) -> list[str]:

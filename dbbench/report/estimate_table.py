@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
+from dbbench.files import write_atomically
 from dbbench.report import text
 from dbbench.results.estimate import AllocatorFigures, Bound, EstimateLine, Estimates
 from dbbench.results.record import Record, Row
 from dbbench.results.roles import ROLES
-from dbbench.results.store import RunFolder, to_json, write_atomically
+from dbbench.results.store import RunFolder, to_json
 
 ESTIMATES_FILE = "estimates.json"
 PAGE_FILE = "estimate.md"

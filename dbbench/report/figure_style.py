@@ -20,9 +20,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dbbench.errors import BadInput
+from dbbench.files import write_atomically
 from dbbench.report.palette import Fill
 from dbbench.report.svg import smaller
-from dbbench.results.store import write_atomically
 
 SINGLE_COLUMN_INCHES = 3.35
 DOUBLE_COLUMN_INCHES = 6.9

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from dbbench.files import write_atomically
 from dbbench.report import text
 from dbbench.results.fit import FIT_FILE, Fit, FitEdge, FitLine
-from dbbench.results.store import to_json, write_atomically
+from dbbench.results.store import to_csv, to_json
 
 GIB = 2**30
 AXIS_UNITS = {"batch": "samples a step", "depth": "layers", "sequence": "tokens a sequence"}
@@ -192,7 +193,7 @@ def write_fit(folder: Path, fit: Fit) -> None:
     from dbbench.report.figure_style import WIDTHS, page, save
 
     write_atomically(folder / FIT_FILE, to_json(fit))
-    write_atomically(folder / "fit.csv", fit.frame().to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(folder / "fit.csv", to_csv(fit.frame()))
     if fit.lines:
         for ending, width_inches in WIDTHS.items():
             with page():

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from dbbench.files import write_atomically
 from dbbench.report import text
 from dbbench.report.document import plain
 from dbbench.report.figure_style import evenly
@@ -24,7 +25,6 @@ from dbbench.report.tables import ROLE_COLUMNS, metric_name, rest_bytes
 from dbbench.report.verdict import LEVEL, welch
 from dbbench.report.ways import columns_of, grouped_by_headline, header_of
 from dbbench.results.frames import mean_sd
-from dbbench.results.store import write_atomically
 
 _ROWS = 60  # what a page holds
 _MISSING = "--"

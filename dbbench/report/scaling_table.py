@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from dbbench.files import write_atomically
 from dbbench.report import text
 from dbbench.report.claims_scalings import Tested, claims_tested, exponent
 from dbbench.results.scaling import LAYERS_OWN_PEAKS, QUANTITIES, SCALING_FILE, PowerLaw, Scaling
-from dbbench.results.store import to_json, write_atomically
+from dbbench.results.store import to_csv, to_json
 
 MIB = 2**20
 
@@ -137,7 +138,7 @@ def write_scaling(folder: Path, scaling: Scaling) -> None:
 
     write_atomically(folder / SCALING_FILE, to_json(scaling))
     for name, frame in (("points", scaling.points_frame()), ("exponents", scaling.laws_frame())):
-        write_atomically(folder / f"{name}.csv", frame.to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(folder / f"{name}.csv", to_csv(frame))
     if scaling.lines:
         for ending, width_inches in WIDTHS.items():
             with page():

@@ -15,6 +15,7 @@ import pandas as pd
 from rich.console import Console
 
 from dbbench.errors import BadInput
+from dbbench.files import write_atomically
 from dbbench.report import latex, sections, tables, text
 from dbbench.report.document import Block, Bullets, code, markdown, markdown_section, plain
 from dbbench.report.figure_style import NothingToDraw, evenly
@@ -25,7 +26,7 @@ from dbbench.report.run import Run, load
 from dbbench.report.verdict import bullets, verdict
 from dbbench.results.frames import in_order, metrics_frame, rows_frame, suite_order
 from dbbench.results.roles import ROLES
-from dbbench.results.store import write_atomically
+from dbbench.results.store import to_csv
 
 #: Rows of a table in ``summary.md`` and in the terminal: beyond that it is ``summary.csv`` that is read.
 _ROWS_WRITTEN, _ROWS_PRINTED = 300, 60
@@ -45,7 +46,7 @@ def write_report(folder: Path, console: Console | None = None) -> list[str]:
     figures = Figures(run, table)
     undrawn = write_figures(figures)
     latex.write_tables(folder, run, table)
-    write_atomically(folder / "summary.csv", tables.to_csv(table))
+    write_atomically(folder / "summary.csv", to_csv(table))
     write_atomically(folder / "summary.md", summary_markdown(run, table, undrawn).encode())
     write_page(folder / "report.html", [run], figures)
     if console is not None:

@@ -286,8 +286,3 @@ def _shown(row: Any, cells: list[str], exact: Sequence[str]) -> list[Cell]:
     """The variant's name and its cells, each with the column that it is sorted by."""
     values = [None if pd.isna(row[column]) else row[column] for column in exact]
     return [named(row["variant"]), *map(Cell, cells, values)]
-
-
-def to_csv(table: pd.DataFrame) -> bytes:
-    """Return ``summary.csv``: plain bytes and counts, empty where not measured."""
-    return table.to_csv(index=False, lineterminator="\n").encode()

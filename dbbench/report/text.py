@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from dbbench.plain import printable
+
 MISSING = "–"
 _MIB = 2**20
 
@@ -85,11 +87,6 @@ def p_value(p: float) -> str:
 def seconds(value: Any) -> str:
     """Seconds with a unit that keeps three digits readable."""
     return MISSING if pd.isna(value) else f"{value:,.1f} s" if value >= 10 else f"{value:.3g} s"
-
-
-def printable(text: Any) -> str:
-    """Text on one line, without the control characters that would drive a terminal."""
-    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
 
 
 def escaped(text: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dbbench.errors import BadInput
+from dbbench.files import read
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,7 +40,7 @@ def read_document(path: Path, model: type[Model], kind: str, made_by: str) -> Mo
 
 def _raw(path: Path, made_by: str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read(path))
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file; {made_by} writes it") from error
     except (ValueError, RecursionError, OSError) as error:

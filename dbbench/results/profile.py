@@ -13,11 +13,12 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dbbench.errors import BadInput
+from dbbench.files import write_atomically
 from dbbench.results.documents import read_document
 from dbbench.results.holdings import held_at_peak
 from dbbench.results.record import Held
 from dbbench.results.roles import PHASES, ROLES
-from dbbench.results.store import read_trace, to_json, write_atomically, write_trace
+from dbbench.results.store import read_trace, to_json, write_trace
 
 PROFILE_VERSION = 1
 PROFILE_FILE = "profile.json"

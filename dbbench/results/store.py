@@ -13,7 +13,6 @@ import gc
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,8 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
 from dbbench.errors import BadInput
+from dbbench.files import read, write_atomically
+from dbbench.plain import cell
 from dbbench.results.frames import metrics_frame, results_frame, suite_order
 from dbbench.results.holdings import LATER_COLUMNS, with_makers
 from dbbench.results.parts import EVERYTHING_ELSE, PARTS, part_of_each, tells_logits
@@ -134,8 +135,8 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return Samples.model_validate_json(path.read_bytes())
-        except ValueError as error:  # pydantic's own is one
+            return Samples.model_validate_json(read(path))
+        except (ValueError, OSError) as error:  # pydantic's own is a ValueError
             raise BadInput(f"{path}: truncated or not samples ({' '.join(str(error).split())[:200]})") from error
 
     def write_run(self, info: dict[str, Any]) -> None:
@@ -148,8 +149,8 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            info = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
+            info = json.loads(read(path))
+        except (ValueError, RecursionError, OSError) as error:
             raise BadInput(f"{path}: truncated or not JSON ({error})") from error
         if not isinstance(info, dict):
             raise BadInput(f"{path}: holds no object")
@@ -176,7 +177,7 @@ class RunFolder:
         """Write ``results.parquet``, ``results.csv`` and ``metrics.parquet`` from their frames."""
         write_atomically(self.path / "results.parquet", to_parquet(results))
         write_atomically(self.path / "metrics.parquet", to_parquet(metrics))
-        write_atomically(self.path / "results.csv", results.to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(self.path / "results.csv", to_csv(results))
 
     def _trace_path(self, config_hash: str) -> Path:
         return self.path / "traces" / f"{config_hash}.parquet"
@@ -226,7 +227,7 @@ def _no_collection() -> Iterator[None]:
 def _read_model(path: Path, model: type[Model]) -> tuple[Model | None, str]:
     """Return what the file holds, or None and what is wrong with it."""
     try:
-        body = path.read_bytes()
+        body = read(path)
         try:
             return model.model_validate_json(body), ""
         except ValidationError:
@@ -238,38 +239,6 @@ def _read_model(path: Path, model: type[Model]) -> tuple[Model | None, str]:
         return None, f"does not fit the schema at '{place}': {first['msg']}; edited by hand?"
     except (ValueError, RecursionError, OSError) as error:
         return None, f"truncated or not JSON ({error})"
-
-
-def write_atomically(path: Path, body: bytes) -> None:
-    """Replace ``path`` by ``body`` so that a reader, or a crash at any instant, sees the old file or the new one.
-
-    A link is followed. What exists and is no regular file, such as a pipe or a device, is written to and stays what it
-    is. Raises OSError whose file is ``path``.
-    """
-    try:
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file() and not target.is_dir():
-            target.write_bytes(body)
-        else:
-            _replace(target, body)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
-
-
-def _replace(path: Path, body: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a run from the colleague who shares the folder
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def to_json(model: BaseModel) -> bytes:
@@ -362,6 +331,15 @@ def read_trace(path: Path) -> pd.DataFrame | None:
     return None if frame is None else with_makers(frame)
 
 
+def to_csv(frame: pd.DataFrame) -> bytes:
+    """Return ``frame`` as CSV: no control characters, and no text that a spreadsheet takes for a formula."""
+    texts = [name for name in frame.columns if frame[name].dtype == object or pd.api.types.is_string_dtype(frame[name])]
+    plain = frame.assign(
+        **{name: [cell(value) if isinstance(value, str) else value for value in frame[name]] for name in texts}
+    )
+    return plain.to_csv(index=False, lineterminator="\n").encode(errors="replace")
+
+
 def to_parquet(frame: pd.DataFrame, schema: pa.Schema | None = None) -> bytes:
     """Return ``frame`` as the bytes of a parquet file, with the columns of ``schema`` where one is given."""
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
@@ -381,7 +359,7 @@ def from_parquet(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) ->
     if not path.exists():
         return None
     try:
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(pa.BufferReader(read(path))).read()
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{where}: torn or no parquet ({error})") from error
     missing = [name for name in schema.names if name not in table.column_names]

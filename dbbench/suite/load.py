@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dbbench.errors import BadInput, did_you_mean
+from dbbench.files import read
 from dbbench.suite.plain_yaml import parse
 
 MAX_BYTES = 1 << 20
@@ -44,7 +45,7 @@ def load_suite(reference: str) -> tuple[dict[str, Any], str]:
             raise BadInput(f"{where}: is not a regular file")
         if status.st_size > MAX_BYTES:
             raise BadInput(f"{where}: is {status.st_size:,} bytes long; a suite has at most {MAX_BYTES:,}")
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read(path, MAX_BYTES).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise BadInput(f"{where}: no such file or shipped suite{did_you_mean(path.stem, shipped)}") from error
     except OSError as error:

@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from dbbench.cli import app
-from dbbench.results.store import write_atomically
+from dbbench.files import write_atomically
 
 ERRORS = ("ENOSPC", "EROFS", "EACCES", "EMFILE", "EIO")
 SUITE = "smoke"

@@ -15,6 +15,7 @@ from dbbench.report import tables, text
 from dbbench.report.document import markdown
 from dbbench.report.run import load
 from dbbench.results.roles import ROLES
+from dbbench.results.store import to_csv
 
 BY_LABEL = {variant.label: variant for variant in USUAL}
 
@@ -103,7 +104,7 @@ def test_summary_csv_reads_back_to_the_same_figures(table):
     """An empty text and a missing one are both an empty field; of figures, nothing may change."""
     table = table.replace({"uncounted_ops": {"": None}})
     kinds = {name: str(table[name].dtype) for name in table.columns}
-    again = pd.read_csv(io.BytesIO(tables.to_csv(table)), dtype=kinds)
+    again = pd.read_csv(io.BytesIO(to_csv(table)), dtype=kinds)
     for name in table.columns:
         assert again[name].isna().tolist() == table[name].isna().tolist(), name
         assert again[name].dropna().tolist() == table[name].dropna().tolist(), name

@@ -18,6 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from dbbench.files import write_atomically
 from dbbench.report import part_tables, sample_texts, sections, tables, text, ways
 from dbbench.report.document import Bullets
 from dbbench.report.figure_style import evenly
@@ -33,7 +34,6 @@ from dbbench.report.run import Run
 from dbbench.report.together import run_names, together
 from dbbench.report.verdict import bullets, verdict
 from dbbench.results.roles import ROLES
-from dbbench.results.store import write_atomically
 
 #: Tables of words, which nobody sorts.
 _UNSORTED = ("Definitions", "Where these figures come from")
