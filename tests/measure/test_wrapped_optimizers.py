@@ -120,7 +120,7 @@ def test_the_state_of_a_wrapped_optimizer_counts_once(name: str, opened: str) ->
     account = ledger.account()
     assert account.own_peaks["optimizer"] == expected
     assert account.own_peaks["parameters"] == STATE // 2
-    assert account.own_peaks["retained"] < STATE // 4
+    assert account.own_peaks["retained"] - account.undeclared_bytes < STATE // 4
     assert account.own_peaks["unseen"] == 0
 
 
