@@ -5,11 +5,9 @@ The bytes are counted by hand in `benchmarks.leaks.mistakes`.
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,16 +23,6 @@ LATE, SEVERAL = None, 2
 
 every_mistake = pytest.mark.parametrize("mistake", [pytest.param(m, id=m.name) for m in MISTAKES.values()])
 once_and_over_steps = pytest.mark.parametrize("first", [LATE, SEVERAL], ids=["late", "several"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _only_what_the_scripts_make() -> Iterator[None]:
-    """Keep the collector, and with it the census, from all that was there before: it takes most of the time."""
-    ledger_of(train)  # imports what torch imports late
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @cache

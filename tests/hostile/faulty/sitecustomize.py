@@ -1,7 +1,7 @@
 """Lets one read or write of dbbench's own files fail, in this process or in any that it starts.
 
-``DBBENCH_FAULT`` is ``read|write:NUMBER:ERRNO:COUNTER:FOLDER``: the NUMBER-th in FOLDER fails, over all processes, which
-count in the file COUNTER.
+``DBBENCH_FAULT`` is ``read|write:NUMBER:ERRNO:COUNTER:FOLDER``: the NUMBER-th in FOLDER fails, over all processes,
+which count in the file COUNTER.
 """
 
 import errno
