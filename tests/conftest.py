@@ -35,12 +35,11 @@ def _unsynced() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _what_others_left_at_rest() -> Iterator[None]:
-    """Put what a file of tests leaves where Python's collector does not look: it would make each later ledger slower.
+def _what_others_left_at_rest() -> None:
+    """Put what is there before a file of tests where Python's collector does not look.
 
     Thousands of tests leave millions of objects, and a ledger has the collector run in full.
     """
-    yield
     gc.collect()
     gc.freeze()
 
