@@ -91,7 +91,7 @@ def test_a_write_that_fails_is_one_line(
         assert os.strerror(getattr(errno, name)) in said[-1]
         assert "Traceback" not in result.output
         assert str(tmp_path) in said[-1] or str(run_folder) in said[-1]
-        if verb in ("profile", "fit"):
+        if verb in ("profile", "fit") and name == "ENOSPC":  # the others show before anything is measured
             assert "MiB" in result.stdout  # what was measured is printed all the same
     assert contents(run_folder) == before
     assert not list(run_folder.rglob(".*.tmp"))
