@@ -184,7 +184,7 @@ def _write(kept: Baseline | None, path: Path, target: Path, measurement: Measure
     for name, why in measurement.failed.items():
         warn(f"{name}: {why}; the baseline keeps what it had of it")
     for note in measurement.notes:
-        warn(f"{note}")
+        warn(note)
     measured = [cell for cell in measurement.cells if cell.name not in measurement.failed]
     if not measured:
         warn(f"nothing was measured, and {path} is as it was")
