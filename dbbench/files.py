@@ -49,7 +49,7 @@ def write_atomically(path: Path, body: bytes) -> None:
     is. Raises OSError whose file is ``path``.
     """
     with _named(path):
-        target = Path(os.path.realpath(path))
+        target = _target(path)
         if _is_special(target):
             target.write_bytes(body)
         else:
@@ -68,7 +68,7 @@ def probe(path: Path) -> None:
     Nothing stays behind, folders that it needed excepted.
     """
     with _named(path):
-        target = Path(os.path.realpath(path))
+        target = _target(path)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if _is_special(target):
@@ -124,6 +124,14 @@ def _named(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
+
+
+def _target(path: Path) -> Path:
+    """Return where the links of ``path`` lead; OSError where they lead round."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return target
 
 
 def _is_special(path: Path) -> bool:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from dbbench.errors import BadInput, WorkerDied
+from dbbench.files import check_own
 from dbbench.foreign import Ended, in_words, process_kept
 from dbbench.plain import harmless, printable
 
@@ -147,14 +148,19 @@ def absolute(path: Path | None) -> Path | None:
     return path if path is None or str(path) == "-" else path.absolute()
 
 
-def check_out(out: Path | None, file: str) -> None:
-    """Raise BadInput where ``out`` cannot be the folder of what ``file`` belongs to: a file, or somebody else's."""
+def check_out(out: Path | None, kind: str, force: bool) -> None:
+    """Raise BadInput where ``out`` cannot be the folder of a ``kind`` of result: a file, or somebody else's.
+
+    ``KIND.json`` makes a folder one. ``force`` takes any folder.
+    """
     if out is None or not out.exists():
         return
+    file = f"{kind}.json"
     if not out.is_dir():
         raise BadInput(f"{out}: --out is a file, not a folder; nothing was written")
-    if any(out.iterdir()) and not (out / file).exists():
+    if not force and any(out.iterdir()) and not (out / file).exists():
         raise BadInput(f"{out}: --out is a folder with other things in it and no {file}; give a new or an empty folder")
+    check_own(out / file, "--out", [f'"{kind}_version"'.encode()], force)
 
 
 def make_plan(reference: str, settings: list[str], only: str | None, device: Any) -> Plan:

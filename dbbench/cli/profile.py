@@ -48,8 +48,7 @@ def profile(
     from dbbench.profile.folder import save_profile
     from dbbench.profile.table import MemoryTable
 
-    if not force:
-        check_out(out, "profile.json")
+    check_out(out, "profile", force)
     check_own(snapshot, "--snapshot", [b"\x80"], force)
     out, snapshot = absolute(out), absolute(snapshot)
     for path in (out and out / "profile.json", snapshot):

@@ -38,7 +38,7 @@ def figure(
     check_own(path, "--out", FIGURE_MARKS, force)
     if all(run.is_dir() for run in runs) and path.suffix and not path.is_dir():
         probe(path)
-    path = write_figure(name, runs, out, columns)
+    path = write_figure(name, runs, out, columns, warn)
     console().print(f"{path}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -92,10 +93,12 @@ def report(
     from dbbench.results.fit import FIT_FILE
     from dbbench.results.scaling import SCALING_FILE
 
-    trained = [folder for folder in runs if not any((folder / name).exists() for name in (FIT_FILE, SCALING_FILE))]
+    others = (FIT_FILE, SCALING_FILE)
+    trained = [folder for folder in runs if not any(os.path.lexists(folder / name) for name in others)]
     if len(trained) > 1:
         _check_out(out, runs)
         check_own(out / "report.html", "--out", [b'content="dbbench"', b'<meta http-equiv="Content-Security'], force)
+        probe(out / "report.html")
     if claims is not None:
         check_outputs({"--claims": claims}, {f"the run {folder}": folder for folder in runs})
         check_own(claims, "--claims", [b"# The claims of DiffusionBlocks"], force)
@@ -113,7 +116,7 @@ def _check_out(out: Path, runs: list[Path]) -> None:
     """Refuse a folder for the page of several runs that a run's own page, or a file, is in the way of."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: is a file, not a folder")
-    if out.resolve() in [folder.resolve() for folder in runs]:
+    if os.path.realpath(out) in map(os.path.realpath, runs):
         raise BadInput(f"--out {out}: is one of the runs, which has a report.html of its own; name another folder")
 
 
@@ -130,13 +133,13 @@ def _rebuild(folder: Path) -> None:
     from dbbench.results.fit import FIT_FILE, read_fit
     from dbbench.results.scaling import SCALING_FILE, read_scaling
 
-    if (folder / FIT_FILE).exists():
+    if os.path.lexists(folder / FIT_FILE):
         from dbbench.report import fit_table
 
         fit = read_fit(folder)
         fit_table.write_fit(folder, fit)
         tables = fit_table.rich_tables(fit)
-    elif (folder / SCALING_FILE).exists():
+    elif os.path.lexists(folder / SCALING_FILE):
         from dbbench.report import scaling_table
 
         scaling = read_scaling(folder)

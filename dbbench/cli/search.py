@@ -14,6 +14,7 @@ from dbbench.cli.app import (
     HEADROOM,
     AllocConf,
     AsMarkdown,
+    Force,
     Headroom,
     Only,
     Processes,
@@ -64,6 +65,7 @@ def fit(
     out: Out = None,
     processes: Processes = None,
     markdown: AsMarkdown = False,
+    force: Force = False,
 ) -> None:
     """Find the largest batch, depth or length with which the training of each variant fits in a memory.
 
@@ -77,7 +79,7 @@ def fit(
     sizes = sorted({parse_size(size, "--memory") for size in memory})
     left = parse_size(headroom, "--headroom", least=0)
     plans = [make_plan(suite, settings or [], only, "cpu") for suite in suites]
-    check_out(out, "fit.json")
+    check_out(out, "fit", force)
     out = absolute(out)
     if out is not None:
         probe(out / "fit.json")
@@ -107,6 +109,7 @@ def scaling(
     out: Out = None,
     processes: Processes = None,
     markdown: AsMarkdown = False,
+    force: Force = False,
 ) -> None:
     """Show how the peak and each role grow along an axis, with fitted exponents and the claims that they test."""
     from dbbench.estimate.axis import parse_values
@@ -115,7 +118,7 @@ def scaling(
 
     plan = make_plan(suite, settings or [], only, "cpu")
     wanted = parse_values(values) if values is not None else None
-    check_out(out, "scaling.json")
+    check_out(out, "scaling", force)
     out = absolute(out)
     if out is not None:
         probe(out / "scaling.json")

@@ -83,7 +83,7 @@ class Baseline:
 
     def write(self) -> None:
         """Replace the file; a link to it stays one."""
-        write_atomically(self.path.resolve(), self.text().encode())
+        write_atomically(self.path, self.text().encode())
 
 
 def read(path: Path) -> Baseline | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dbbench.files import append
@@ -63,6 +64,6 @@ def _property(words: str) -> str:
 def _within(path: str, workspace: str) -> str:
     if not workspace:
         return path
-    whole = Path(path).resolve()
-    root = Path(workspace).resolve()
+    whole = Path(os.path.realpath(path))
+    root = Path(os.path.realpath(workspace))
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import platform
 import stat
@@ -22,9 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dbbench.errors import BadInput
-from dbbench.files import read
 from dbbench.harness.provenance import dbbench_version, device_class, git_commit
 from dbbench.results.record import SCHEMA_VERSION, Record, Row, Status
+from dbbench.results.store import RunFolder
 from dbbench.suite.cell import Cell
 
 LOCK_NAME = "run.lock"
@@ -60,11 +59,12 @@ def check_folder(path: Path, kind: Kind = "run") -> None:
     """Raise `BadInput` where ``path`` cannot be a folder of this kind: a file, or one that holds something else."""
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path}: --out is a file, not a folder; nothing was written")
-    if (path / "run.json").exists():
-        found = _kind(path / "run.json")
+    is_one = os.path.lexists(path / "run.json")
+    if is_one:
+        found: Kind = "estimate" if RunFolder(path).read_run().get("kind") == "estimate" else "run"
         if found != kind:
             raise BadInput(f"{path}: --out holds {_KINDS[found]}, whose records would be mixed up with these")
-    if not path.is_dir() or (path / "run.json").exists():
+    if not path.is_dir() or is_one:
         return
     # A run stopped in its first instants leaves its lock, or run.json's unfinished copy; neither is anyone's data.
     strangers = sorted(e.name for e in path.iterdir() if e.name != LOCK_NAME and "run.json" not in e.name)
@@ -73,14 +73,6 @@ def check_folder(path: Path, kind: Kind = "run") -> None:
             f"{path}: --out is a folder with other things in it ('{strangers[0]}') and no run.json; "
             "nothing was written, give a new or an empty folder"
         )
-
-
-def _kind(run_json: Path) -> Kind:
-    try:
-        info = json.loads(read(run_json))
-    except (ValueError, RecursionError, OSError):
-        return "run"  # torn, or not to be read: who reads it next says so
-    return "estimate" if isinstance(info, dict) and info.get("kind") == "estimate" else "run"
 
 
 @contextlib.contextmanager
@@ -186,5 +178,5 @@ def with_earlier(facts: dict[str, Any], before: dict[str, Any]) -> dict[str, Any
     ours, theirs = facts["variants"], before.get("variants", [])
     order = theirs if set(ours) <= set(theirs) else [*ours, *(v for v in theirs if v not in ours)]
     hashes = {cell["config_hash"] for cell in facts["cells"]}
-    others = [cell for cell in before.get("cells", []) if cell["config_hash"] not in hashes]
+    others = [cell for cell in before.get("cells", []) if cell.get("config_hash") not in hashes]
     return facts | {"variants": order, "cells": facts["cells"] + others}

@@ -6,6 +6,7 @@ print(compare_folders("runs/vision:backprop", "runs/vision:checkpointing"))
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -46,6 +47,7 @@ class _Folder:
     name: str
     peaks: dict[str, dict[int, Callable[[], Side]]]
     single: bool
+    problems: list[str] = field(default_factory=list)
 
 
 def compare_folders(before: str | Path, after: str | Path, rows: int = 20) -> Comparison:
@@ -67,7 +69,8 @@ def compare_folders(before: str | Path, after: str | Path, rows: int = 20) -> Co
         diffs[mine if mine == theirs else f"{mine} → {theirs}"] = compare(*_told_apart(*sides, one, two), rows)
     if not diffs:
         raise BadInput(f"{before} and {after}: {notes[0] if notes else 'nothing to compare'}")
-    return Comparison(one.name, two.name, diffs, notes)
+    problems = [f"left out of {side.name}: {line}" for side in (one, two) for line in side.problems]
+    return Comparison(one.name, two.name, diffs, [*notes, *dict.fromkeys(problems)])
 
 
 def _told_apart(mine: Side, theirs: Side, one: _Folder, two: _Folder) -> tuple[Side, Side]:
@@ -117,9 +120,9 @@ def _open(reference: str) -> _Folder:
     run = load(path)
     peaks = {c.label: _peaks(run, c) for c in run.configurations}
     if not variant:
-        return _Folder(str(path), peaks, False)
+        return _Folder(str(path), peaks, False, run.problems)
     label = _chosen(variant, run, reference)
-    return _Folder(str(path), {label: peaks[label]}, True)
+    return _Folder(str(path), {label: peaks[label]}, True, run.problems)
 
 
 def _chosen(variant: str, run: Run, reference: str) -> str:
@@ -137,7 +140,7 @@ def _peaks(run: Run, configuration: Configuration) -> dict[int, Callable[[], Sid
     traces = run.folder.path / "traces"
     found: dict[int, Callable[[], Side]] = {}
     for record in configuration.finished:
-        if (traces / f"{record.row.config_hash}.parquet").exists():
+        if os.path.lexists(traces / f"{record.row.config_hash}.parquet"):
             found[record.row.seed] = lambda record=record: _side(run, configuration.label, record)  # type: ignore[misc]
     return found
 

@@ -19,18 +19,28 @@ from dbbench.report.figure_style import (
 )
 from dbbench.report.figures import CUDA_FIGURES, FIGURES, Drawing
 from dbbench.report.run import load
+from dbbench.report.summary import load_checked
 from dbbench.report.together import folder_names, together
 from dbbench.results.scaling import SCALING_FILE, read_scaling
 
 _DRAWINGS: dict[str, Drawing] = {name.replace("_", "-"): draw for name, (draw, _) in (FIGURES | CUDA_FIGURES).items()}
 SCALING = "scaling"
 NAMES = (*_DRAWINGS, SCALING)
+#: The figures that are drawn from traces or curves, not from records alone.
+READ_FILES = ("timeline", "learning")
 
 
-def write_figure(name: str, folders: Sequence[Path], out: Path | None = None, columns: int = 2) -> Path:
+def write_figure(
+    name: str,
+    folders: Sequence[Path],
+    out: Path | None = None,
+    columns: int = 2,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Draw the figure ``name`` (one of `NAMES`) of ``folders`` and return the file it is in, ``NAME.pdf`` by default.
 
-    ``columns`` is 1 or 2: how many of a paper's columns it spans. Raises BadInput, one line, for an unknown name or
+    ``columns`` is 1 or 2: how many of a paper's columns it spans. ``tell`` gets a line for each file of a run that
+    cannot be read, and is left out. Raises BadInput, one line, for an unknown name or
     kind of file, a folder of another kind, or where there is nothing to draw, with the reason.
     """
     name = name.replace("_", "-")
@@ -41,7 +51,7 @@ def write_figure(name: str, folders: Sequence[Path], out: Path | None = None, co
         raise BadInput(f"--out {path}: a figure is a {', '.join(SUFFIXES)} file, not '{path.suffix}'")
     if path.is_dir():
         raise BadInput(f"--out {path}: is a folder")
-    drawing = _scaling(folders) if name == SCALING else _of_runs(name, folders)
+    drawing = _scaling(folders) if name == SCALING else _of_runs(name, folders, tell)
     width_inches = SINGLE_COLUMN_INCHES if columns == 1 else DOUBLE_COLUMN_INCHES
     with page():
         try:
@@ -53,11 +63,16 @@ def write_figure(name: str, folders: Sequence[Path], out: Path | None = None, co
     return path
 
 
-def _of_runs(name: str, folders: Sequence[Path]) -> Callable[[float], Figure]:
+def _of_runs(name: str, folders: Sequence[Path], tell: Callable[[str], None]) -> Callable[[float], Figure]:
     for folder in folders:
         if (folder / SCALING_FILE).exists():
             raise BadInput(f"{folder}: is a scaling, and {name} is a figure of runs; name the figure {SCALING}")
-    run = together([load(folder) for folder in folders])
+    reading = load_checked if name in READ_FILES else load
+    runs = [reading(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        for problem in run.problems:
+            tell(f"left out of {folder}: {problem}")
+    run = together(runs)
     table = tables.comparison(run)
     return lambda width_inches: _DRAWINGS[name](run, table, width_inches)
 

@@ -132,7 +132,7 @@ class RunFolder:
     def read_samples(self, config_hash: str) -> Samples | None:
         """Return what a cell's method made, None where it left nothing. Raises BadInput when the file is damaged."""
         path = self._samples_path(config_hash)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             return Samples.model_validate_json(read(path))
@@ -144,9 +144,9 @@ class RunFolder:
         write_atomically(self.path / "run.json", json.dumps(info, indent=2, allow_nan=False).encode() + b"\n")
 
     def read_run(self) -> dict[str, Any]:
-        """Return what `write_run` wrote, {} where there is none. Raises BadInput when it is torn."""
+        """Return what `write_run` wrote, {} where there is none. Raises BadInput when it is torn or edited."""
         path = self.path / "run.json"
-        if not path.exists():
+        if not os.path.lexists(path):
             return {}
         try:
             info = json.loads(read(path))
@@ -154,6 +154,10 @@ class RunFolder:
             raise BadInput(f"{path}: truncated or not JSON ({error})") from error
         if not isinstance(info, dict):
             raise BadInput(f"{path}: holds no object")
+        for key, kind, what in (("variants", str, "names"), ("cells", dict, "objects")):
+            listed = info.get(key, [])
+            if not isinstance(listed, list) or not all(isinstance(element, kind) for element in listed):
+                raise BadInput(f"{path}: {key}: is no list of {what}; edited by hand?")
         return info
 
     def variants(self) -> list[str]:
@@ -356,7 +360,7 @@ def from_parquet(path: Path, schema: pa.Schema, optional: Sequence[str] = ()) ->
     another type, or in a column of whole numbers nothing.
     """
     where = f"{path.parent.name}/{path.name}"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
         table = pq.ParquetFile(pa.BufferReader(read(path))).read()

@@ -57,10 +57,18 @@ def test_a_folder_with_other_things_in_it_is_refused_and_kept(tmp_path: Path) ->
 def test_a_new_a_begun_and_a_former_run_folder_are_taken(tmp_path: Path, left: list[str]) -> None:
     """A run killed in its first instant could otherwise never be started again."""
     for name in left:
-        (tmp_path / name).write_text("")
+        (tmp_path / name).write_text("{}")
     check_folder(tmp_path)
     with locked(tmp_path):
         assert (tmp_path / "run.lock").read_text().strip() == str(os.getpid())
+
+
+def test_a_run_json_that_cannot_be_read_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """Somebody else's file of that name gets a lock beside it."""
+    (tmp_path / "run.json").write_text("not yours")
+    with pytest.raises(BadInput, match="truncated or not JSON"), locked(tmp_path):
+        pytest.fail("took somebody else's folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
