@@ -7,7 +7,8 @@ from typing import Any
 
 def printable(text: Any) -> str:
     """Return ``text`` on one line, without the characters that would drive a terminal or turn a line round."""
-    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(c for c in line if c.isprintable())
 
 
 def harmless(text: str) -> str:

@@ -74,7 +74,7 @@ def verdict(run: Run, table: pd.DataFrame) -> str:
     holds = "holds the least at its peak" if len(others) > 1 else "is"
     second = (
         f"{lead}, {code(least['variant'])} {holds}: {text.mib(least['peak_bytes'])} MiB, "
-        f"{_compared_size(row, least)}{_scores(least)}; {_difference(run, least)}."
+        f"{_compared_size(row['peak_bytes'], least)}{_scores(least)}; {_difference(run, least)}."
     )
     if not alike.empty:
         second += f" The same bytes: {codes(alike['variant'])}."
@@ -96,7 +96,7 @@ def bullets(run: Run, table: pd.DataFrame) -> list[str]:
             spent = f" (under another budget: {row['budget'].replace('_', ' ')} {text.whole(row['budget_value'])})"
         found.append(
             f"{code(row['variant'])}{spent} peaks at {text.mib(row['peak_bytes'])} MiB, "
-            f"{_compared_size(_base_row(run, table, row), row)}{_scores(row)}; {_difference(run, row)}."
+            f"{_compared_size(_base_peak_bytes(run, row), row)}{_scores(row)}; {_difference(run, row)}."
         )
     return found
 
@@ -118,7 +118,7 @@ def _keeper(run: Run, base: pd.Series, least: pd.Series, others: pd.DataFrame) -
             return f"It is also the least of {those}.{rest}"
         return (
             f"Of {those}, {code(best['variant'])} holds the least, {text.mib(best['peak_bytes'])} MiB "
-            f"({_compared_size(base, best)}).{rest}"
+            f"({_compared_size(base['peak_bytes'], best)}).{rest}"
         )
     if len(untested) == len(outcomes):
         return f"Whether a variant with a smaller peak keeps the {metric} cannot be said: that takes two seeds or more."
@@ -136,9 +136,9 @@ def _scores(row: pd.Series) -> str:
     return f", with {data(named_metric(row))} {figure}"
 
 
-def _compared_size(base: pd.Series, row: pd.Series) -> str:
+def _compared_size(base_bytes: int, row: pd.Series) -> str:
     """A peak beside the reference's in words, with the factor above one."""
-    mine, theirs = int(row["peak_bytes"]), int(base["peak_bytes"])
+    mine, theirs = int(row["peak_bytes"]), int(base_bytes)
     if mine == theirs:
         return "exactly as much as backprop"
     if abs(mine - theirs) < 0.005 * theirs:
@@ -156,8 +156,12 @@ def _base_label(run: Run, row: pd.Series) -> str:
     return reference.label if reference else ""
 
 
-def _base_row(run: Run, table: pd.DataFrame, row: pd.Series) -> pd.Series:
-    return table[table["variant"] == _base_label(run, row)].iloc[0]
+def _base_peak_bytes(run: Run, row: pd.Series) -> int:
+    """Return the peak of what ``row`` is compared with, which need not be in a table that shows a part of the run."""
+    costliest = run.configuration(_base_label(run, row)).costliest
+    assert costliest is not None
+    assert costliest.row.peak_bytes is not None
+    return costliest.row.peak_bytes
 
 
 def _own_reference(run: Run, row: pd.Series) -> bool:
