@@ -100,11 +100,15 @@ def test_an_unchanged_project_raises_no_alarm(fake_baseline: Baseline, copy: Cop
     assert (result.status, {cell.outcome for cell in result.cells}) == (FINE, {"same"})
 
 
+#: Each takes some four seconds; all fifty are asked for with ``DBBENCH_EVERY_FAULT=1``.
+REPEATS = 50 if os.environ.get("DBBENCH_EVERY_FAULT") else 12
+
+
 @pytest.mark.slow
-def test_fifty_unchanged_repeats_raise_no_alarm(fake_baseline: Baseline, copy: Copy) -> None:
+def test_unchanged_repeats_raise_no_alarm(fake_baseline: Baseline, copy: Copy) -> None:
     """Broken if one run in fifty differs: a gate that cries wolf is switched off. Fresh modules and a seed each."""
     alarms = []
-    for seed in range(1, 51):
+    for seed in range(1, REPEATS + 1):
         result = check(fake_baseline, measured(copy(None), seed=seed))
         assert result.compared > 100
         alarms += [(seed, result.statuses)] if result.status != FINE else []

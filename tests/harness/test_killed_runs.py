@@ -85,10 +85,14 @@ def kill_and_compare(command: Command, kills: int, tmp_path: Path, alive: Callab
         number += 1
 
 
+#: Each kill takes some sixteen seconds; all twenty are asked for with ``DBBENCH_EVERY_FAULT=1``.
+KILLS = 20 if os.environ.get("DBBENCH_EVERY_FAULT") else 8
+
+
 @pytest.mark.slow
-def test_twenty_kills_leave_the_same_table(tmp_path: Path, marked: Callable[[], list[int]]) -> None:
+def test_kills_at_any_moment_leave_the_same_table(tmp_path: Path, marked: Callable[[], list[int]]) -> None:
     """A torn record, a cell run twice or an orphan would make a resumed run another than an uninterrupted one.
 
     Cells wait for others, and a kill falls into anything: imports, traces, training, timing, report.
     """
-    kill_and_compare(Command("backprop,checkpointing,greedy", 2, 20.0, report=True), 20, tmp_path, marked)
+    kill_and_compare(Command("backprop,checkpointing,greedy", 2, 20.0, report=True), KILLS, tmp_path, marked)
