@@ -100,8 +100,8 @@ def test_an_unchanged_project_raises_no_alarm(fake_baseline: Baseline, copy: Cop
     assert (result.status, {cell.outcome for cell in result.cells}) == (FINE, {"same"})
 
 
-#: Each takes some four seconds; all fifty are asked for with ``DBBENCH_EVERY_FAULT=1``.
-REPEATS = 50 if os.environ.get("DBBENCH_EVERY_FAULT") else 12
+#: Each takes some four seconds; all fifty are asked for with ``DBBENCH_EVERY_CASE=1``.
+REPEATS = 50 if os.environ.get("DBBENCH_EVERY_CASE") else 12
 
 
 @pytest.mark.slow

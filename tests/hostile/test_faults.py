@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hostile.sampling import EVERY
 
 from dbbench.results.store import RunFolder
 
@@ -18,8 +19,8 @@ WRITE_ERRORS = ("ENOSPC", "EROFS", "EIO", "EMFILE", "EACCES")
 READ_ERRORS = ("EIO", "EACCES", "EMFILE")
 #: More places than a run has.
 MOST = 40
-#: Each place takes two processes of five seconds: one in four is tried, all of them with DBBENCH_EVERY_FAULT set.
-STRIDE = 1 if os.environ.get("DBBENCH_EVERY_FAULT") else 4
+#: Each place takes two processes of five seconds: one in eight is tried, all of them with DBBENCH_EVERY_CASE set.
+STRIDE = 1 if EVERY else 8
 SUITE = """
 suite: tiny
 task: {name: digits}

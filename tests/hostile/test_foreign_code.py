@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hostile.folders import nothing_lost
+from hostile.sampling import sample
 from hostile.strangers import ENDS, HARMLESS, PLACES, RAISES, Project, dbbench, write_project
 
 from dbbench.gate import check as gate
@@ -106,7 +107,9 @@ def hold(verb: str, project: Project, baseline: str, code: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "part", "place"), covering([*ENDS, *RAISES], every=("exit", "_exit", "raise")))
+@pytest.mark.parametrize(
+    ("kind", "part", "place"), sample(covering([*ENDS, *RAISES], every=("exit", "_exit", "raise")), 2)
+)
 def test_a_check_fails_whatever_the_code_does(kind: str, part: str, place: str, make: Make, baseline: str) -> None:
     """Broken if code under test that exits, raises or recurses passes the gate, or costs what was asked for beside."""
     code = (ENDS | RAISES)[kind]
@@ -114,8 +117,10 @@ def test_a_check_fails_whatever_the_code_does(kind: str, part: str, place: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "check"])
-@pytest.mark.parametrize(("kind", "part", "place"), in_turn([*ENDS, *RAISES]))
+@pytest.mark.parametrize(
+    ("kind", "part", "place", "verb"),
+    sample([(*case, verb) for case in in_turn([*ENDS, *RAISES]) for verb in VERBS if verb != "check"], 3),
+)
 def test_every_verb_fails(kind: str, verb: str, part: str, place: str, make: Make, baseline: str) -> None:
     """Broken if some verb takes an exit for its own end, or shows a traceback."""
     code = (ENDS | RAISES)[kind]
@@ -123,8 +128,9 @@ def test_every_verb_fails(kind: str, verb: str, part: str, place: str, make: Mak
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["evaluation", "measure"])
-@pytest.mark.parametrize("kind", [*ENDS, *RAISES])
+@pytest.mark.parametrize(
+    ("kind", "place"), sample(list(itertools.product([*ENDS, *RAISES], ["evaluation", "measure"])), 2)
+)
 def test_a_run_fails_where_only_a_run_comes(kind: str, place: str, make: Make, baseline: str) -> None:
     """Broken if a cell that trained is ok although its evaluation ended the process."""
     code = (ENDS | RAISES)[kind]
@@ -158,9 +164,10 @@ def test_what_code_may_do_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["import", "make_step", "step"])
-@pytest.mark.parametrize("device", ["cpu", "fake"])
-@pytest.mark.parametrize("kind", [*ENDS, *RAISES, *HARMLESS])
+@pytest.mark.parametrize(
+    ("kind", "device", "place"),
+    sample(list(itertools.product([*ENDS, *RAISES, *HARMLESS], ["cpu", "fake"], ["import", "make_step", "step"])), 3),
+)
 def test_a_profile(kind: str, device: str, place: str, make: Make) -> None:
     """Broken if a step that exits is a profile of nothing with status 0, or one that prints or moves is none."""
     project = make("training", place, (ENDS | RAISES | HARMLESS)[kind])
