@@ -20,6 +20,10 @@ class Diverged(Exception):
     """A loss, a parameter or a figure of merit is no finite number; the text says which, and when it was first seen."""
 
 
+class BrokenContract(Exception):
+    """What a method does, or says of itself, is not what the contract asks; the text says which. The cell fails."""
+
+
 class WorkerDied(Exception):
     """A process that was to answer ended before it did. Its text is one line; the command line exits with status 1."""
 

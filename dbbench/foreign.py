@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from dbbench.errors import BadInput
+from dbbench.errors import BadInput, BrokenContract
 
 #: What ends or replaces the process without an exception; the exec family is built on the last two.
 _ENDS = ("_exit", "abort", "execv", "execve")
@@ -145,7 +145,7 @@ def _message(error: BaseException) -> str:
     except BaseException:  # foreign code as well
         text = "(its text cannot be had)"
     text = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
-    if isinstance(error, (BadInput, Ended)):
+    if isinstance(error, (BadInput, BrokenContract, Ended)):
         return text
     name = type(error).__name__
     return f"{name}: {text}" if text else name

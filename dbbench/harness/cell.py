@@ -11,9 +11,10 @@ import pandas as pd
 
 from dbbench.harness import tracing
 from dbbench.harness.budget import course
+from dbbench.harness.referee import Referee, method_speaks
 from dbbench.harness.resolve import resolve_cell
 from dbbench.harness.rows import environment, identity_row, method_columns
-from dbbench.harness.training import Training, train
+from dbbench.harness.training import Loop, Training, train
 from dbbench.methods.base import Method
 from dbbench.results.record import Document, MetricValue, Record, Samples
 from dbbench.suite.cell import Cell
@@ -47,16 +48,19 @@ def run_cell(cell: Cell, config_hash: str, report: Callable[[dict[str, Any]], No
     resolved = resolve_cell(cell, cell.suite)
     task = resolved.load_task()
     report({"stage": "trace", "step": 0, "steps": None, "fraction": 0.0})
-    measured = tracing.measure(resolved, task)
-    method = resolved.build(task)
-    plans = None
-    if cell.budget.kind != "seconds":
-        flops = {block: sum(by_phase.values()) for block, by_phase in measured.flops_by_block.items()}
-        plans = course(method, cell.budget, cell.batch_size, flops)
-    done = train(method, task, cell, plans, report)
+    with method_speaks(task):
+        measured = tracing.measure(resolved, task)
+        method = resolved.build(task)
+        plans = None
+        if cell.budget.kind != "seconds":
+            flops = {block: sum(by_phase.values()) for block, by_phase in measured.flops_by_block.items()}
+            plans = course(method, cell.budget, cell.batch_size, flops)
+    loop = Loop(method, task, cell)
+    done, referee = train(loop, plans, report), loop.referee
     report({"stage": "test", "step": done.steps, "steps": done.steps, "fraction": 1.0})
-    metrics = _final_metrics(method, task, cell, done)
-    made = task.after_training(cell.final_split, method.predict_own)
+    metrics = _final_metrics(referee, cell, done)
+    made = referee.after_training(cell.final_split)
+    referee.end()
     row = identity_row(resolved, config_hash, task.dataset_sha256, "ok")
     row |= tracing.memory_columns(measured) | tracing.flops_columns(measured, Counter(done.blocks))
     row |= _training_columns(method, task, done, metrics)
@@ -85,13 +89,13 @@ def _samples(cell: Cell, config_hash: str, made: Products | None) -> Samples | N
     )
 
 
-def _final_metrics(method: Method, task: Task, cell: Cell, done: Training) -> list[MetricValue]:
+def _final_metrics(referee: Referee, cell: Cell, done: Training) -> list[MetricValue]:
     """Evaluate once on the split that the cell ends on, and keep the last validation figures beside it."""
     splits: list[Split] = ["validation"] if cell.final_split == "validation" else ["validation", "test"]
     found = []
     for split in splits:
-        for way, figures in task.evaluate(split, method.predict).items():
-            found += _values(split, done, task.metrics, way, figures)
+        for way, figures in referee.evaluate(split, referee.method.predict, closely=True).items():
+            found += _values(split, done, referee.task.metrics, way, figures)
     return found
 
 
@@ -108,6 +112,8 @@ def _values(
             value=figures[metric.name],
             unit=metric.unit,
             direction=metric.direction,
+            lowest=metric.lowest,
+            highest=metric.highest,
         )
         for metric in metrics
         if metric.name in figures

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dbbench.harness.referee import prediction_problem, report_problem
 from dbbench.harness.resolve import Resolved, resolve_cell
 from dbbench.harness.tracing import rehearsal
 from dbbench.harness.training import Loop
@@ -31,9 +32,6 @@ from dbbench.measure.private import FakeTensor, FakeTensorMode
 from dbbench.methods.base import Method, Plan, StepReport
 from dbbench.suite.cell import Cell
 from dbbench.tasks.base import Task
-
-#: How far the probabilities of a float32 log-softmax may sum from one, in log space.
-_TOLERANCE = 1e-4
 
 _Values = dict[str, Tensor]
 
@@ -151,15 +149,9 @@ class _Run:
         self.require(not outside, f"{here} changes optimizer state that may_change rules out: {_some(outside)}")
 
     def _check_report(self, report: StepReport, plan: Plan, here: str) -> None:
-        loss, expected = report.loss, self.method.layers_per_block[plan.block]
-        self.require(isinstance(loss, Tensor) and loss.dim() == 0, f"{here}: loss is no scalar tensor")
-        self.require(not loss.requires_grad, f"{here}: loss is not detached")
-        self.require(math.isfinite(loss.item()), f"{here}: loss is {loss.item()}")
-        counts = (report.layers_updated, report.samples)
-        self.require(
-            counts == (expected, self.cell.batch_size) and all(type(n) is int for n in counts),
-            f"{here} reports (layers, samples) {counts}, not {(expected, self.cell.batch_size)}",
-        )
+        problem = report_problem(report, self.method.layers_per_block[plan.block], self.cell.batch_size)
+        self.require(not problem, f"{here} {problem}")
+        self.require(math.isfinite(report.loss.item()), f"{here}: loss is {report.loss.item()}")
 
     def check_predictions(self) -> None:
         method, inputs = self.method, self.task.train_batch(0).inputs
@@ -168,13 +160,9 @@ class _Run:
             ways, again, own = method.predict(inputs), method.predict(inputs), method.predict_own(inputs)
         self.require("" in ways, f"predict has no way '' (its own), only {sorted(ways)}")
         self.require(torch.equal(own, ways[""]), "predict_own is not predict's ''")
-        expected = self.task.prediction_shape
         for way, values in ways.items():
-            self.require(values.shape == expected, f"predict['{way}'] is {tuple(values.shape)}, not {expected}")
-            if self.task.predicts == "distribution":
-                sums = values.double().logsumexp(dim=-1).abs().max().item()
-                off = f"predict['{way}'] is no log-probability: the sums are off by {sums:.2g}"
-                self.require(sums < _TOLERANCE, off)
+            problem = prediction_problem(self.task, self.task.batch_size, values)
+            self.require(not problem, f"predict['{way}'] {problem}")
             self.require(torch.equal(values, again[way]), f"predict['{way}'] differs when asked again")
         self.require_equal(before, "predict changes parameters")
 

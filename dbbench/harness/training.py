@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dbbench.errors import Diverged
 from dbbench.harness.budget import course_in_seconds
+from dbbench.harness.referee import Referee
 from dbbench.methods.base import Method, Plan
 from dbbench.suite.cell import Cell
 from dbbench.tasks.base import Task
@@ -63,18 +64,25 @@ class Training:
         return pd.DataFrame(self.curve)
 
 
-def train(
-    method: Method, task: Task, cell: Cell, plans: list[Plan] | None, report: Callable[[dict[str, Any]], None]
-) -> Training:
-    """Train ``method`` along ``plans`` (None: until the budget's seconds are spent), evaluating as the cell says."""
-    loop, watch, told, evaluated = Loop(method, task, cell), Stopwatch(), 0.0, 0
-    steps: Iterable[Plan] = course_in_seconds(method, cell.budget.value, watch.seconds) if plans is None else plans
+def train(loop: Loop, plans: list[Plan] | None, report: Callable[[dict[str, Any]], None]) -> Training:
+    """Train along ``plans`` (None: until the budget's seconds are spent), evaluating as the cell says.
+
+    Raises BrokenContract where the method does not do what it says, and Diverged as `Loop.evaluate` does.
+    """
+    cell, referee, watch, told, evaluated = loop.cell, loop.referee, Stopwatch(), 0.0, 0
+    steps: Iterable[Plan]
+    steps = course_in_seconds(loop.method, cell.budget.value, watch.seconds) if plans is None else plans
     watch.pause(partial(loop.evaluate, 0.0))
     for plan in steps:
         if int(plan.fraction * cell.evaluations) > evaluated:
             evaluated = int(plan.fraction * cell.evaluations)
             watch.pause(partial(loop.evaluate, plan.fraction))
-        loss = loop.step(plan)
+        if referee.is_due(plan.step):
+            watch.pause(partial(referee.look, plan))
+            loss = loop.step(plan)
+            watch.pause(referee.judge)
+        else:
+            loss = loop.step(plan)
         if time.perf_counter() - told > REPORT_EVERY_SECONDS:
             told = time.perf_counter()
             report(loop.progress(plan.fraction, None if plans is None else len(plans), loss.item()))
@@ -88,6 +96,7 @@ class Loop:
 
     def __init__(self, method: Method, task: Task, cell: Cell) -> None:
         self.method, self.task, self.cell, self.done = method, task, cell, Training()
+        self.referee = Referee(method, task, cell.precision, method.setting.streams.key("referee"))
         self._loss_sum = torch.zeros((), device=cell.device)
         self._losses = 0
         self._first_bad = torch.full((), torch.inf, device=cell.device)  # step; no step waits for the device
@@ -101,7 +110,7 @@ class Loop:
         method, done = self.method, self.done
         torch.manual_seed(method.setting.streams.key("global", plan.block, plan.block_step))
         moved = method.transferred_bytes
-        result = method.step(self.task.train_batch(plan.block_step), plan)
+        result = self.referee.step(plan)
         done.transferred_bytes += method.transferred_bytes - moved
         done.samples += result.samples
         done.layer_updates += result.layers_updated
@@ -119,7 +128,7 @@ class Loop:
         """
         done = self.done
         self._require_finite_training()
-        values = self.task.evaluate("validation", lambda inputs: {"": self.method.predict_own(inputs)})[""]
+        values = self.referee.evaluate("validation", self._own, closely=not done.steps)[""]
         headline = self.task.metrics[0].name
         if not math.isfinite(values[headline]):
             raise Diverged(f"validation {headline} is {values[headline]} after step {done.steps}")
@@ -131,6 +140,9 @@ class Loop:
         done.curve += [at | {"split": split, "name": name, "value": value} for split, name, value in rows]
         self._loss_sum.zero_()
         self._losses = 0
+
+    def _own(self, inputs: Any) -> dict[str, Tensor]:
+        return {"": self.method.predict_own(inputs)}
 
     def _require_finite_training(self) -> None:
         first = self._first_bad.item()

@@ -123,7 +123,10 @@ class Row(BaseModel):
 
 @dataclass(kw_only=True, slots=True)
 class MetricValue:
-    """One figure of merit on one split. ``variant`` tells apart ways of predicting, '' for the method's own."""
+    """One figure of merit on one split. ``variant`` tells apart ways of predicting, '' for the method's own.
+
+    ``lowest`` and ``highest`` are the bounds of what it can be, None where there is none.
+    """
 
     split: str
     step: int
@@ -132,6 +135,8 @@ class MetricValue:
     value: float
     unit: str
     direction: Literal["higher", "lower"]
+    lowest: float | None = None
+    highest: float | None = None
 
 
 @dataclass(kw_only=True, slots=True)

@@ -12,6 +12,15 @@ from dbbench.results.roles import ROLES
 _BELOW_ZERO = ("seed", "peak_step", "peak_block", "kernel_workspace_bytes")
 #: The columns of whole numbers that count something; a step or a block may be −1, and a residue is signed.
 _WHOLE = tuple(name for name in COLUMNS if column_type(name) == "Int64" and name not in _BELOW_ZERO)
+#: What rounding may add to a figure of merit beyond its bound.
+ROUNDING = 1e-3
+#: Bounds of a record that has none of its own, by a metric's name: one of before they were kept.
+_USUAL_BOUNDS: dict[str, tuple[float | None, float | None]] = {
+    "accuracy": (0, 1),
+    "cross_entropy": (0, None),
+    "bits_per_character": (0, None),
+    "perplexity": (1, None),
+}
 _whole_of = operator.attrgetter(*_WHOLE)
 
 
@@ -33,7 +42,12 @@ def record_problem(record: Record, stem: str) -> str:
     """Say why the record in the file of that stem is left out, '' where it is sound."""
     if record.row.config_hash != stem:
         return f"holds the hash {record.row.config_hash}, not that of its name; left out"
-    return _other_version(record.row.schema_version) or _impossible(record) or roles_against_peak(record)
+    return (
+        _other_version(record.row.schema_version)
+        or _impossible(record)
+        or roles_against_peak(record)
+        or metrics_problem(record)
+    )
 
 
 def _impossible(record: Record) -> str:
@@ -42,6 +56,25 @@ def _impossible(record: Record) -> str:
         if value is not None and not 0 <= value < 2**63:
             return f"row.{name} is {value}, which nothing measured can be; edited by hand?"
     return ""
+
+
+def metrics_problem(record: Record) -> str:
+    """Say which figure of merit cannot be, '' for none: beyond its bounds, or in the row another than in the list."""
+    for metric in record.metrics:
+        usual = _USUAL_BOUNDS.get(metric.name, (None, None))
+        lowest = usual[0] if metric.lowest is None else metric.lowest
+        highest = usual[1] if metric.highest is None else metric.highest
+        below = lowest is not None and metric.value < lowest - ROUNDING
+        above = highest is not None and metric.value > highest + ROUNDING
+        if below or above:
+            bound = f"below {lowest:g}" if below else f"above {highest:g}"
+            return f"its {metric.split} {metric.name} is {metric.value:.6g}, which is {bound}; left out"
+    row = record.row
+    if row.metric_value is None or not record.metrics:
+        return ""
+    own = [m.value for m in record.metrics if f"{m.split}_{m.name}" == row.metric and not m.variant]
+    same = row.metric_value in own or (math.isnan(row.metric_value) and any(map(math.isnan, own)))
+    return "" if same or row.status != "ok" else f"row.metric_value is not the {row.metric} among its metrics; left out"
 
 
 def timing_problem(timing: Timing, stem: str) -> str:

@@ -41,11 +41,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit: its name, its unit, and which way is better."""
+    """A figure of merit: its name, its unit, which way is better, and between which bounds it must lie.
+
+    A value beyond a bound is no measurement: the cell that gives one fails. None is no bound.
+    """
 
     name: str
     unit: str
     direction: Literal["higher", "lower"]
+    lowest: float | None = None
+    highest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Task(ABC):
     name: str
     metrics: ClassVar[tuple[Metric, ...]]
     predicts: ClassVar[Literal["distribution", "values"]] = "distribution"
+    #: The prediction of a token may depend on no token behind it.
+    causal: ClassVar[bool] = False
     shape: InputShape
     batch_size: int
     dataset_sha256: str

@@ -11,7 +11,7 @@ from dbbench.tasks.base import Metric, Task
 class Classification(Task):
     """One class of several a sample: targets are class numbers [batch]."""
 
-    metrics = (Metric("accuracy", "fraction", "higher"), Metric("cross_entropy", "nats", "lower"))
+    metrics = (Metric("accuracy", "fraction", "higher", 0, 1), Metric("cross_entropy", "nats", "lower", 0))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs.float(), targets, reduction="none")

@@ -47,10 +47,11 @@ class MaskedText(UnderMasks, Text):
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("bits_per_character", "bits, an upper bound", "lower"),
-        Metric("standard_error", "bits", "lower"),
-        Metric("perplexity", "per token, an upper bound", "lower"),
+        Metric("bits_per_character", "bits, an upper bound", "lower", 0),
+        Metric("standard_error", "bits", "lower", 0),
+        Metric("perplexity", "per token, an upper bound", "lower", 1),
     )
+    causal: ClassVar[bool] = False  # what is masked is told by both its sides
 
     def __init__(self, options: networks.BaseOptions, streams: Streams, batch_size: int, where: str = "task") -> None:
         super().__init__(options, streams, batch_size, where)

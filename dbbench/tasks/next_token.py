@@ -13,7 +13,8 @@ from dbbench.tasks.base import Metric, Task
 class NextToken(Task):
     """Targets are token numbers [batch, tokens]; a sample's loss is the mean over its tokens."""
 
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("cross_entropy", "nats", "lower"),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("cross_entropy", "nats", "lower", 0),)
+    causal: ClassVar[bool] = True
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         per_token = F.cross_entropy(outputs.flatten(0, 1).float(), targets.flatten(), reduction="none")

@@ -109,7 +109,7 @@ class MaskedTokens(UnderMasks, Synthetic):
 
     options: Options
     name = "masked_tokens"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("bound", "nats", "lower"),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("bound", "nats", "lower", 0),)
 
     @classmethod
     def input_shape(cls, options: networks.BaseOptions) -> InputShape:
@@ -143,7 +143,7 @@ class Latents(Synthetic):
     options: Options
     name = "latents"
     predicts = "values"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("denoising_error", "weighted square", "lower"),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("denoising_error", "weighted square", "lower", 0),)
 
     @classmethod
     def input_shape(cls, options: networks.BaseOptions) -> InputShape:

@@ -35,9 +35,9 @@ PLAYS_CHARACTERS = 81
 
 #: What is said of the texts that a model writes.
 SAMPLE_METRICS = (
-    Metric("distinct_1", "of 1-grams of words", "higher"),
-    Metric("distinct_2", "of 2-grams of words", "higher"),
-    Metric("repetition_4", "of 4-grams of tokens", "lower"),
+    Metric("distinct_1", "of 1-grams of words", "higher", 0, 1),
+    Metric("distinct_2", "of 2-grams of words", "higher", 0, 1),
+    Metric("repetition_4", "of 4-grams of tokens", "lower", 0, 1),
 )
 
 
@@ -68,8 +68,8 @@ class Text(NextToken):
     loader: ClassVar[Callable[..., TextSet]]
     loader_options: ClassVar[tuple[str, ...]] = ("validation_fraction",)
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("bits_per_character", "bits", "lower"),
-        Metric("perplexity", "per token", "lower"),
+        Metric("bits_per_character", "bits", "lower", 0),
+        Metric("perplexity", "per token", "lower", 1),
     )
 
     def __init__(self, options: networks.BaseOptions, streams: Streams, batch_size: int, where: str = "task") -> None:

@@ -13,7 +13,7 @@ from method_steps import VARIANTS, built
 
 from dbbench.errors import BadInput
 from dbbench.harness.budget import course, course_in_seconds
-from dbbench.harness.training import train
+from dbbench.harness.training import Loop, train
 from dbbench.methods.base import Method, Plan
 from dbbench.suite.cell import Budget
 
@@ -131,7 +131,7 @@ def test_a_run_in_real_seconds_ends_near_its_budget() -> None:
     """The loop would not ask the clock, or count the evaluations as training."""
     method, loop = built("backprop")
     cell = loop.cell.model_copy(update={"budget": Budget(kind="seconds", value=0.4)})
-    done = train(method, loop.task, cell, None, lambda _: None)
+    done = train(Loop(method, loop.task, cell), None, lambda _: None)
     assert 0.4 <= done.seconds < 5.0
     assert done.steps > 3
     assert done.samples == done.steps * BATCH
@@ -141,7 +141,7 @@ def test_the_learning_curve_counts_what_was_done() -> None:
     """The curves' axis would be off, or a training loss would mix two stretches."""
     method, loop = built("backprop")
     plans = course(method, Budget(kind="samples", value=10 * BATCH), BATCH)
-    done = train(method, loop.task, loop.cell, plans, lambda _: None)
+    done = train(loop, plans, lambda _: None)
     validation = [row for row in done.curve if row["name"] == "accuracy"]
     assert [row["step"] for row in validation] == [0, 5, 10]
     assert [row["samples"] for row in validation] == [0, 5 * BATCH, 10 * BATCH]

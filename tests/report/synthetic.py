@@ -108,7 +108,10 @@ def record_of(variant: Variant, seed: int, **changes: Any) -> Record:
     row = Row(**(configured(variant, seed) | measured(variant, seed, roles) | changes))
     metrics = []
     if row.metric_value is not None:
-        common = {"step": 800, "name": "accuracy", "unit": "fraction", "direction": "higher"}
+        name = (row.metric or "accuracy").removeprefix("test_")
+        common: dict[str, Any] = {"step": 800, "name": name, "unit": "fraction", "direction": "higher"}
+        if name != "accuracy":
+            common |= {"unit": "bits", "direction": "lower"}
         for split, shift in (("validation", 0.004), ("test", 0.0)):
             metrics.append(MetricValue(split=split, value=row.metric_value - shift, **common))
         if variant.method == "diffusion_blocks":

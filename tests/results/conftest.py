@@ -38,11 +38,12 @@ def _record(name: str = "0123456789abcdef", held: list[Held] | None = None, **ch
         "dbbench_version": "0.1.0",
         "peak_bytes": sum(roles.values()),
         "samples": 800,
-        "metric": "accuracy",
+        "metric": "test_accuracy",
         "metric_value": 0.5,
     }
     row = Row(**(fields | {f"{role}_bytes": size for role, size in roles.items()} | changes))
-    metric = MetricValue(split="test", step=100, name="accuracy", value=0.5, unit="fraction", direction="higher")
+    value = 0.5 if row.metric_value is None else row.metric_value
+    metric = MetricValue(split="test", step=100, name="accuracy", value=value, unit="fraction", direction="higher")
     cell = {"variant": row.variant, "seed": row.seed, "network": {"depth": row.depth}, "timeout_seconds": 1.0}
     return Record(row=row, cell=cell, metrics=[metric], held_at_peak=held or [])
 

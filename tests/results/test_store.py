@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbbench.errors import BadInput
-from dbbench.results.record import COLUMNS, Held, Timing, column_type
+from dbbench.results.record import Held, MetricValue
 from dbbench.results.roles import ROLES
 from dbbench.results.store import RECORD_LIMIT_BYTES, RunFolder
 
@@ -155,6 +155,38 @@ def test_every_damaged_record_is_one_line_and_the_others_are_read(tmp_path, make
         assert words in problem
         assert "\n" not in problem
     assert folder.finished() == {"0" * 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "bounds", "words"),
+    [
+        ("accuracy", 1.2, {}, "above 1"),
+        ("accuracy", -0.1, {}, "below 0"),
+        ("bits_per_character", -9.4, {}, "below 0"),
+        ("perplexity", 0.5, {}, "below 1"),
+        ("shots", 7.0, {"lowest": 0.0, "highest": 5.0}, "above 5"),
+    ],
+)
+def test_a_record_with_a_figure_of_merit_that_cannot_be_is_left_out(tmp_path, make_record, name, value, bounds, words):
+    """An impossible score stands in the table as any other."""
+    record = make_record(metric=f"test_{name}", metric_value=value)
+    kind = {"unit": "of something", "direction": "higher"}
+    record.metrics = [MetricValue(split="test", step=1, name=name, value=value, **kind, **bounds)]
+    folder = RunFolder(tmp_path)
+    folder.write_record(record)
+    read, (problem,) = folder.read_records()
+    assert not read
+    assert f"its test {name} is {value:g}, which is {words}; left out" in problem
+
+
+def test_a_row_says_what_its_metrics_say(tmp_path, make_record):
+    """A figure edited by hand goes into the table."""
+    record = make_record(metric_value=0.5)
+    record.row.metric_value = 0.9
+    folder = RunFolder(tmp_path)
+    folder.write_record(record)
+    assert folder.read_records()[0] == []
+    assert "row.metric_value is not the test_accuracy among its metrics" in folder.read_records()[1][0]
 
 
 def test_only_finished_cells_count_as_finished(tmp_path, make_record):
