@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbbench.errors import BadInput
-from dbbench.results.record import Held, MetricValue
+from dbbench.results.record import COLUMNS, Held, MetricValue, Timing, column_type
 from dbbench.results.roles import ROLES
 from dbbench.results.store import RECORD_LIMIT_BYTES, RunFolder
 
