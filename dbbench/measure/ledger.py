@@ -35,6 +35,7 @@ from dbbench.measure.holders import NOBODY, Variable, find_holders
 from dbbench.measure.identity import Identities, note
 from dbbench.measure.optimizers import tensors_in
 from dbbench.measure.recorder import Recorder
+from dbbench.measure.several_steps import take_apart
 from dbbench.phases import phase
 from dbbench.results.record import Held
 from dbbench.results.roles import IDENTITY_ROLES
@@ -79,6 +80,7 @@ class BareLedger:
         self.flops: list[tuple[Window, Counter[str]]] = []
         self.masked_flops: list[tuple[Window, int]] = []  # those of them that a causal kernel may leave out
         self.ended_early: str | None = None
+        self.several_steps = ""  # what is to be said of a body that marks no step and holds several
         self._uncounted: Counter[str] = Counter()
         self._modules_before: list[nn.Module] = []
 
@@ -138,7 +140,7 @@ class BareLedger:
                 gc.collect(2 if self._collect else 1)  # what died in a cycle is not kept
                 self._recorder.clock.close_marks(0)
                 self._recorder.settle()
-                self._windows_end(Window("step", 0, 0, 0), error)
+                self._end_unmarked(error)
             with self._recorder.aside():
                 self._identities.take_again()
         finally:
@@ -231,6 +233,19 @@ class BareLedger:
             seen = self.account()
             where = f"{seen.peak_phase} ({seen.peak_module or 'outside any module'}, {seen.peak_op or 'no op'})"
             error.add_note(f"dbbench ledger: until then the peak was {seen.peak_bytes:,} bytes, in {where}")
+
+    def _end_unmarked(self, error: BaseException | None) -> None:
+        """End a body that marked no step: it is one, or as many as its optimizers took."""
+        cuts, self.several_steps = take_apart(self.trace, self._recorder.updates)
+        counted, start, done, masked = self._recorder.flops, 0, Counter[str](), 0
+        for number, cut in enumerate(cuts):
+            window = Window("step", number, 0, start, cut.event)
+            self.trace.windows.append(window)
+            self.flops.append((window, cut.update.flops - done))
+            self.masked_flops.append((window, cut.update.masked - masked))
+            start, done, masked = cut.event, cut.update.flops, cut.update.masked
+        counted.by_phase, counted.masked = counted.by_phase - done, counted.masked - masked
+        self._windows_end(Window("step", len(cuts), 0, start), error)
 
     def _check_strict(self) -> None:
         if self._strict and self.uncounted:

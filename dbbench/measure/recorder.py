@@ -28,6 +28,7 @@ from dbbench.measure.modules import ModulePaths
 from dbbench.measure.outside import book_untracked_allocations, count_what_leaves
 from dbbench.measure.phase_clock import Phase, ThreadClock
 from dbbench.measure.saving import SavedTensors
+from dbbench.measure.several_steps import Update
 from dbbench.measure.storages import Storages
 from dbbench.measure.threads import follow_threads
 from dbbench.measure.unseen import Unseen
@@ -77,6 +78,7 @@ class Recorder(Storages, private.TorchDispatchMode):
         self._book: Recorder = self
         self._thread = threading.get_ident()
         self._others: dict[int, Recorder] = {}  # by thread
+        self.updates: list[Update] = []
 
     # -- opening and closing ------------------------------------------------------------------------------------
 
@@ -92,6 +94,7 @@ class Recorder(Storages, private.TorchDispatchMode):
                 (register_optimizer_step_post_hook, None),
             ):
                 undo.callback(register(lambda *_, phase=phase: self.mark(phase)).remove)
+            undo.callback(register_optimizer_step_post_hook(self._updated).remove)
             phases.listeners.append(self.mark)
             undo.callback(phases.listeners.remove, self.mark)
             self._saved.follow_hooks()
@@ -197,6 +200,11 @@ class Recorder(Storages, private.TorchDispatchMode):
     def _modules_of_this_thread(self) -> ModulePaths | None:
         recorder = self._of_this_thread()
         return recorder.modules if recorder is not None else None
+
+    def _updated(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        flops = self.flops
+        with self._lock:
+            self.updates.append(Update(len(self.trace.event_op), id(optimizer), flops.by_phase.copy(), flops.masked))
 
     def mark(self, phase: str | None) -> None:
         """Open a phase of the thread that runs, or close its innermost with None."""

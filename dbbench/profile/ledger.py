@@ -70,13 +70,14 @@ class Ledger(BareLedger):
 
     ``model`` is a module, a list of them or a dict by name; ``optimizer`` likewise. ``inputs`` (tensors, however
     nested) and ``ema`` (a module, or tensors) get roles of their own. The whole body counts as one training step unless
-    `step` marks some. ``device`` is ``cpu`` or ``cuda``, by default where the model's parameters are; the parameters of
-    a model made under ``FakeTensorMode`` show that the step is fake, and ``fake`` says so where no model is given. With
-    ``census`` it takes in what exists already: ``"variables"`` (the default where a model is given) what variables of
-    the running functions and of modules lead to, in milliseconds; ``True`` every tensor that Python can see, in a
-    tenth of a second and more; a function those of them for which it is true. Frozen copies of the model count as
-    ``ema``. With ``collect`` Python's cycle collector runs in full before each step, which takes about 0.2 s; without,
-    over young objects alone, so that tensors which died in a cycle long ago count until it has run.
+    `step` marks some, or several optimizer steps show that there are more (`dbbench.measure.several_steps`).
+    ``device`` is ``cpu`` or ``cuda``, by default where the model's parameters are; the parameters of a model made under
+    ``FakeTensorMode`` show that the step is fake, and ``fake`` says so where no model is given. With ``census`` it
+    takes in what exists already: ``"variables"`` (the default where a model is given) what variables of the running
+    functions and of modules lead to, in milliseconds; ``True`` every tensor that Python can see, in a tenth of a second
+    and more; a function those of them for which it is true. Frozen copies of the model count as ``ema``. With
+    ``collect`` Python's cycle collector runs in full before each step, which takes about 0.2 s; without, over young
+    objects alone, so that tensors which died in a cycle long ago count until it has run.
     ``strict`` raises `dbbench.measure.flops.UncountedOps` for an op whose FLOPs it cannot count.
 
     Raises BadInput for a compiled model, and for a figure asked for while there is none yet.
@@ -271,7 +272,7 @@ class Ledger(BareLedger):
             )
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [self.several_steps] if self.several_steps else []
         if self._census == "variables":
             how = "" if self._census_complete else f", among the first {MOST_LOOKED_AT:,} things that these lead to"
             notes.append(
