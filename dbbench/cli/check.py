@@ -6,15 +6,16 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from dbbench.cli.app import Force, Only, Settings, absolute, app, console, make_plan, warn
-from dbbench.errors import BadInput
+from dbbench.errors import BadInput, did_you_mean
 from dbbench.files import check_outputs, check_own, probe
 
 if TYPE_CHECKING:
@@ -25,15 +26,81 @@ if TYPE_CHECKING:
     from dbbench.gate.tolerance import Tolerance
 
 
+#: How a comment on a pull request begins, by which the next one finds it.
+COMMENT_MARK = "<!-- dbbench check -->"
+
+
+class CheckDevice(StrEnum):
+    """Where ``check`` takes a step of one's own."""
+
+    fake = "fake"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be measured: one of a run's folder, a suite on fake tensors, and steps of one's own."""
+
+    run: Path | None = None
+    suite: str | None = None
+    steps: tuple[str, ...] = ()
+    device: str = "fake"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+
+    def measure(self, settings: list[str], only: str | None, command: str, with_seconds: bool) -> Measurement:
+        """Measure it; ``command`` is what writes the result into the baseline."""
+        if self.run is not None:
+            return _of_run(self.run, command, with_seconds)
+        if self.suite is not None:
+            return _of_suite(self.suite, settings, only, command)
+        from dbbench.gate.own_steps import measure_steps
+
+        with contextlib.redirect_stdout(sys.stderr):
+            return measure_steps(self.steps, self.device, dict(self.settings), command, self.whole)  # type: ignore[arg-type]
+
+    def command(self, baseline: Path, settings: list[str], only: str | None, time: str | None) -> str:
+        """Return the command that writes what is measured into the baseline."""
+        words = ["dbbench", "check", *(["--fake", self.suite] if self.suite else [])]
+        words += [str(self.run)] if self.run else [] if self.whole else list(self.steps)
+        words += ["--device", self.device] if self.steps and self.device != "fake" and not self.whole else []
+        for name, value in self.settings.items() if not self.whole else ():
+            words += [f"--{name}", str(value)] if value is not None else []
+        for setting in settings:
+            words += ["--set", setting]
+        words += ["--only", only] if only else []
+        words += ["--time", time] if time else []
+        return shlex.join([*words, "--baseline", str(baseline), "--update"])
+
+    def __str__(self) -> str:
+        return str(self.run or self.suite or ", ".join(self.steps))
+
+
 @app.command()
 def check(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="A run's folder, such as runs/vision.")] = None,
-    baseline: Annotated[Path, typer.Option(metavar="FILE", help="The file that says what is expected.")] = ...,  # type: ignore[assignment]
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN | STEP…]",
+            help="A run's folder, such as runs/vision; or training steps of your own: train.py:make_step, a saved "
+            "profile's folder, hf:gpt2. [default: the steps that pyproject.toml lists]",
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file that says what is expected. [default: pyproject's]")
+    ] = None,
     fake: Annotated[
         str | None, typer.Option(metavar="SUITE", help="In the place of a run: a suite's cells on fake tensors.")
     ] = None,
     settings: Settings = None,
     only: Only = None,
+    device: Annotated[CheckDevice | None, typer.Option(help="Where a step of your own runs. [default: fake]")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Of hf: models: samples a batch. [default: 2]")] = None,
+    sequence: Annotated[int | None, typer.Option(min=1, help="Of hf: models: tokens a sample. [default: 128]")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of hf: models: one of torch.optim. [default: adamw]")
+    ] = None,
     update: Annotated[bool, typer.Option("--update", help="Write what was measured into the file.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="With --update: take out cells that are no more.")] = False,
     time: Annotated[
@@ -44,62 +111,119 @@ def check(
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit's XML.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - prints it.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Markdown, for a comment.")] = None,
     force: Force = False,
 ) -> None:
-    """Hold a run's figures against a baseline, and name what grew or shrank: role, module and op.
+    """Hold a run, or training steps of your own, against a baseline, and name what grew or shrank: role, module and op.
 
     Exit status: 0 nothing changed; 1 a change; 2 bad input; 3 no baseline; 4 a cell failed or is missing; 5 a cell is
     not in the baseline; 6 another version of torch; 7 nothing compared. Where several apply all are said, and the
     lowest is the status.
     """
     from dbbench.gate.baseline import read
+    from dbbench.gate.check import check as compare
 
+    given = {"batch": batch, "sequence": sequence, "optimizer": optimizer}
+    wanted, default_baseline = _wanted(targets or [], fake, device, given)
+    if baseline is None and default_baseline is None:
+        raise BadInput("check: --baseline FILE says what is expected; give one, or name it in pyproject.toml")
+    baseline = baseline or default_baseline
+    assert baseline is not None
     _refuse(
         {
-            "give either a run's folder or --fake SUITE": (run is None) == (fake is None),
-            "--set and --only choose the cells of --fake SUITE; a run's are what they are": run and (settings or only),
+            "--set and --only choose the cells of --fake SUITE": not wanted.suite and (settings or only),
             "--prune is a part of --update": prune and not update,
-            "--update compares nothing that --junit or --json could show": update and (junit or json),
-            "--time: fake tensors take no time; it is of a run": time is not None and fake is not None,
+            "--update compares nothing that could be written": update and (junit or json or markdown),
+            "--time: of a run alone; a suite or a step on fake tensors takes none": time is not None and not wanted.run,
         }
     )
-    outputs = {"--junit": junit, "--json": None if str(json) == "-" else json}
-    check_outputs(outputs, {"the baseline": baseline, "the run": run, "the suite": Path(fake) if fake else None})
+    outputs = {"--junit": junit, "--json": None if str(json) == "-" else json, "--markdown": markdown}
+    inputs = {"the baseline": baseline, "the run": wanted.run, "the suite": Path(fake) if fake else None}
+    check_outputs(outputs, inputs | {f"the step {step}": _file_of(step) for step in wanted.steps})
     check_own(junit, "--junit", [b"dbbench check "], force)
     check_own(outputs["--json"], "--json", [b'{\n "baseline":'], force)
+    check_own(markdown, "--markdown", [COMMENT_MARK.encode()], force)
     seconds, kept = _share(time), read(baseline)
     for path in (*outputs.values(), baseline if update else None):
         if path is not None:
             with _writing(path):
                 probe(path)
-    command = _command(run, fake, baseline, settings, only, time)
-    target, junit, json = baseline.absolute(), absolute(junit), absolute(json)
+    command = wanted.command(baseline, settings or [], only, time)
+    target, files = baseline.absolute(), _Files(github, absolute(junit), absolute(json), absolute(markdown))
     if kept is None and not update:
-        _require_good_input(run, fake, settings or [], only)
-        _tell(_no_baseline(str(run or fake), baseline, command), github, junit, json)
-    if run is not None:
-        measurement = _of_run(run, command, time is not None)
-    else:
-        measurement = _of_suite(str(fake), settings or [], only, command)
+        _require_good_input(wanted, settings or [], only)
+        _tell(_no_baseline(str(wanted), baseline, command), files)
+    measurement = wanted.measure(settings or [], only, command, time is not None)
     if kept is None or update:
         _write(kept, baseline, target, measurement, prune)
-
-    from dbbench.gate.check import check as compare
-
-    _tell(compare(kept, measurement, seconds), github, junit, json)
+    _tell(compare(kept, measurement, seconds), files)
 
 
-def _require_good_input(run: Path | None, fake: str | None, settings: list[str], only: str | None) -> None:
+@dataclass(frozen=True)
+class _Files:
+    """Where the outcome goes besides the terminal; ``github`` None is: in GitHub Actions."""
+
+    github: bool | None
+    junit: Path | None
+    json: Path | None
+    markdown: Path | None
+
+
+def _wanted(
+    targets: list[str], fake: str | None, device: CheckDevice | None, given: Mapping[str, Any]
+) -> tuple[_Wanted, Path | None]:
+    """Return what is to be measured, and the baseline that pyproject.toml names, where it is asked."""
+    from dbbench.gate.own_steps import is_step, read_project
+
+    for_steps = {"--device": device, **{f"--{name}": value for name, value in given.items()}}
+    of_steps = next((option for option, value in for_steps.items() if value is not None), "")
+    if fake is not None or (len(targets) == 1 and not is_step(targets[0])):
+        if fake is not None and targets:
+            raise BadInput("check: give one of a run's folder, steps of your own, or --fake SUITE")
+        if of_steps:
+            raise BadInput(f"check: {of_steps} is for steps of your own")
+        if fake is not None:
+            return _Wanted(suite=fake), None
+        return _Wanted(run=Path(targets[0])), None
+    if targets:
+        strangers = [target for target in targets if not is_step(target)]
+        if strangers:
+            raise BadInput(f"check: {strangers[0]}: is no step, such as train.py:make_step; a run is checked by itself")
+        return _Wanted(steps=tuple(targets), device=device or "fake", settings=given), None
+    project = read_project()
+    if not project.steps:
+        raise BadInput(
+            "check: give a run's folder, a step of your own such as train.py:make_step, or --fake SUITE; or list steps "
+            "in pyproject.toml, as [tool.dbbench.check] steps"
+        )
+    where = str(device or project.device or CheckDevice.fake)
+    if where not in set(CheckDevice):
+        raise BadInput(f"pyproject.toml: tool.dbbench.check.device: '{where}'{did_you_mean(where, CheckDevice)}")
+    settings = {name: given[name] if given[name] is not None else (project.settings or {}).get(name) for name in given}
+    return _Wanted(steps=project.steps, device=where, settings=settings, whole=True), project.baseline
+
+
+def _file_of(step: str) -> Path | None:
+    """Return the file or the folder that a step is read from, None where it is a module."""
+    path = Path(step if Path(step).is_dir() else step.rpartition(":")[0])
+    return path if path.exists() else None
+
+
+def _require_good_input(wanted: _Wanted, settings: list[str], only: str | None) -> None:
     """Raise BadInput where what is to be measured cannot be: that comes before a baseline that is missing."""
-    if run is not None:
+    if wanted.run is not None:
         from dbbench.report.run import load
 
-        load(run)
-        return
-    from dbbench.harness.resolve import resolve
+        load(wanted.run)
+    elif wanted.suite is not None:
+        from dbbench.harness.resolve import resolve
 
-    plan = make_plan(str(fake), settings, only, "cpu")
-    resolve(plan.cells, plan.where)
+        plan = make_plan(wanted.suite, settings, only, "cpu")
+        resolve(plan.cells, plan.where)
+    else:
+        from dbbench.gate.own_steps import require_steps
+
+        require_steps(wanted.steps, dict(wanted.settings))
 
 
 def _refuse(mistakes: dict[str, object]) -> None:
@@ -119,18 +243,6 @@ def _share(time: str | None) -> Tolerance:
     if within.kind == "noise":
         raise BadInput(f"--time: '{time}' is a tolerance of means over seeds; give a share, such as 20%")
     return within
-
-
-def _command(
-    run: Path | None, fake: str | None, baseline: Path, settings: list[str] | None, only: str | None, time: str | None
-) -> str:
-    """Return the command that writes what is measured into the baseline."""
-    words = ["dbbench", "check", *(["--fake", fake] if fake else [str(run)])]
-    for setting in settings or []:
-        words += ["--set", setting]
-    words += ["--only", only] if only else []
-    words += ["--time", time] if time else []
-    return shlex.join([*words, "--baseline", str(baseline), "--update"])
 
 
 def _no_baseline(what: str, baseline: Path, command: str) -> Result:
@@ -199,40 +311,47 @@ def _write(kept: Baseline | None, path: Path, target: Path, measurement: Measure
     raise typer.Exit(MISSING_FROM_RUN if measurement.failed else FINE)
 
 
-def _tell(result: Result, github: bool | None, junit: Path | None, json: Path | None) -> NoReturn:
-    """Put the outcome wherever it was asked for, and end with its status.
+def _tell(result: Result, files: _Files) -> NoReturn:
+    """Put the outcome wherever it was asked for, files before any text, and end with its status.
 
     With JSON on standard output the words for people go to standard error.
     """
     from dbbench.files import write_atomically
     from dbbench.gate import github as actions
     from dbbench.gate.junit import junit as to_junit
+    from dbbench.gate.result import CHANGED
     from dbbench.gate.show import Report, commit_lines, shortened
+    from dbbench.gate.show import markdown as as_markdown
     from dbbench.results.store import to_json
 
-    printed = json is not None and str(json) == "-"
+    json = files.json
+    printed = json is not None and json.name == "-"
+    in_actions = files.github if files.github is not None else os.environ.get("GITHUB_ACTIONS") == "true"
+    summary = os.environ.get("GITHUB_STEP_SUMMARY") if in_actions else None
+    if summary:
+        with _writing(Path(summary)):
+            actions.write_summary(result, Path(summary))
+    if files.junit is not None:
+        with _writing(files.junit):
+            write_atomically(files.junit, to_junit(result))
+    if files.markdown is not None:
+        with _writing(files.markdown):
+            write_atomically(files.markdown, f"{COMMENT_MARK}\n{as_markdown(result)}".encode())
+    if json is not None and not printed:
+        with _writing(json):
+            write_atomically(json, to_json(result))
     screen = console()
     screen.stderr = printed
     screen.print(Report(result))
-    lines = shortened(commit_lines(result))
-    if lines:
-        typer.echo("\nTo accept it, commit these lines of the baseline, or let it be written:", err=printed)
-        typer.echo("\n".join([f"  {result.update}", *lines]), err=printed)
-    if github if github is not None else os.environ.get("GITHUB_ACTIONS") == "true":
-        for line in actions.workflow_commands(result, os.environ.get("GITHUB_WORKSPACE", "")):
-            typer.echo(line, err=printed)
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with _writing(Path(summary)):
-                actions.write_summary(result, Path(summary))
-    if junit is not None:
-        with _writing(junit):
-            write_atomically(junit, to_junit(result))
-    if json is not None and printed:
+    lines = commit_lines(result)
+    if CHANGED in result.statuses:
+        how = ", or commit these lines" if lines else ""
+        typer.echo(f"\nTo accept it, let the baseline be written{how}:", err=printed)
+        typer.echo("\n".join([f"  {result.update}", *shortened(lines)]), err=printed)
+    for line in actions.workflow_commands(result, os.environ.get("GITHUB_WORKSPACE", "")) if in_actions else ():
+        typer.echo(line, err=printed)
+    if printed:
         typer.echo(to_json(result).decode(), nl=False)
-    elif json is not None:
-        with _writing(json):
-            write_atomically(json, to_json(result))
     raise typer.Exit(result.status)
 
 

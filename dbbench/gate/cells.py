@@ -9,6 +9,7 @@ Its figures, by the name of the metric:
     phase.P.peak_bytes, phase.P.<role>_bytes            the same at the most that is live while phase P runs
     phase.P.temporaries_own_peak_bytes                  temporaries die in their phase: their own peak in this one
     inference_peak_bytes
+    kept_bytes                                          of a user's own step: what it leaves alive
     flops_forward, flops_backward, flops_recompute, flops_step, flops_inference
     reserved_bytes                                      fake: simulated; with device_peak_bytes and allocated_bytes on
                                                         a device: the allocator's own
@@ -35,6 +36,7 @@ from dbbench.report.run import Configuration, Run
 from dbbench.report.verdict import Sample
 from dbbench.results.frames import mean_sd
 from dbbench.results.holdings import AtPeak, InPhase, held_at_own_peaks, held_at_peak, peaks_of_blocks, peaks_of_phases
+from dbbench.results.profile import Profile
 from dbbench.results.record import Held, Record, Row, Timing
 from dbbench.results.roles import ROLES
 
@@ -148,6 +150,38 @@ def cell_of(name: str, record: Record, frame: pd.DataFrame | None) -> Cell:
     return Cell(name, device, public(row.torch_version), figures, held, blind, parts)
 
 
+def is_own_step(name: str) -> bool:
+    """Whether a cell is a user's own step, which is named as it is written; no suite's cell has a colon."""
+    return ":" in name
+
+
+def cell_of_profile(name: str, profile: Profile, frame: pd.DataFrame) -> Cell:
+    """Return what a ``profile`` and its classified ``frame`` say of bytes and FLOPs, a step's FLOPs as a mean."""
+    figures = {"peak_bytes": Figure(profile.peak_bytes), "kept_bytes": Figure(profile.kept_bytes)}
+    figures |= {f"{role}_bytes": Figure(size) for role, size in profile.split.items() if size}
+    figures |= {f"{role}_own_peak_bytes": Figure(size) for role, size in profile.own_peaks.items() if size}
+    sums: Counter[str] = Counter()
+    for step in profile.steps:
+        sums.update({f"flops_{phase}": flops for phase, flops in step.flops.items()})
+        sums["flops_step"] += sum(step.flops.values())
+    figures |= {metric: Figure(round(flops / len(profile.steps))) for metric, flops in sums.items() if metric in _FLOPS}
+    allocators = {key: getattr(profile.device_figures, key) for key in _ALLOCATORS} if profile.device_figures else {}
+    exact = profile.source in ("cpu", "fake")
+    held = {AT_PEAK: profile.held} | _elsewhere(frame, Counter(profile.split))
+    inside = peaks_of_phases(frame)
+    figures |= _of_phases(inside)
+    held |= {f"{IN_PHASE}{phase}": peak.temporaries for phase, peak in inside.items()}
+    if not exact:
+        near = {m: f for m, f in figures.items() if group_of(m) != "FLOPs"}
+        figures |= {metric: Figure(figure.value, DEVICE) for metric, figure in near.items()}
+    if profile.source == "fake" or not exact:
+        within = EXACT if exact else DEVICE
+        figures |= {metric: Figure(value, within) for metric, value in allocators.items() if value is not None}
+    parts = {f"phase.{phase}": peak.held for phase, peak in inside.items()}
+    source = profile.source if exact else profile.device
+    return Cell(name, source, public(profile.torch_version), figures, held, "", parts)
+
+
 def cells_of_run(run: Run, with_seconds: bool = False) -> tuple[list[Cell], dict[str, str], list[str]]:
     """Return a run's cells, seeds merged; what failed and why, by the cell's name; and notes.
 
@@ -221,10 +255,13 @@ def _holdings(name: str, row: Row, frame: pd.DataFrame) -> dict[str, list[Held]]
     peak = held_at_peak(frame)
     if peak.total_bytes != row.peak_bytes:
         raise BadInput(f"{name}: its trace rises to {peak.total_bytes} bytes, its record's peak is {row.peak_bytes}")
+    return {AT_PEAK: peak.held} | _elsewhere(frame, _split(peak.held))
+
+
+def _elsewhere(frame: pd.DataFrame, split: Counter[str]) -> dict[str, list[Held]]:
+    """Return what is held at the roles' own peaks, of those that are more than at the peak of the whole."""
     own = held_at_own_peaks(frame)
-    split = _split(peak.held)
-    elsewhere = {role: rows for role, rows in own.items() if sum(line.bytes for line in rows) != split[role]}
-    return {AT_PEAK: peak.held} | elsewhere
+    return {role: rows for role, rows in own.items() if sum(line.bytes for line in rows) != split[role]}
 
 
 def _of_blocks(peaks: Mapping[int, AtPeak]) -> dict[str, Figure]:

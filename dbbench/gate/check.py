@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dbbench.gate.baseline import Baseline, figure_line
-from dbbench.gate.cells import SECONDS, Cell, Figure, counts_as_zero, group_of
+from dbbench.gate.cells import SECONDS, Cell, Figure, counts_as_zero, group_of, is_own_step
 from dbbench.gate.culprit import causes
 from dbbench.gate.result import (
     FINE,
@@ -32,7 +32,7 @@ class Measurement:
 
     ``what`` names it in messages; ``update`` is the command that writes it into the baseline. ``suites`` and
     ``sources`` are those that it speaks of: cells of the baseline in others are none of its business. Where it is not
-    ``whole`` (a part was asked for) it speaks of its own cells alone.
+    ``whole`` (a part was asked for) it speaks of its own cells alone. ``own_steps``: it is of people's own steps.
     """
 
     what: str
@@ -43,10 +43,12 @@ class Measurement:
     update: str = ""
     whole: bool = True
     notes: Sequence[str] = field(default_factory=tuple)
+    own_steps: bool = False
 
     def speaks_of(self, name: str, source: str) -> bool:
         """Whether a cell of a baseline that it has not would have to be in it."""
-        return self.whole and source in self.sources and name.partition("/")[0] in self.suites
+        mine = is_own_step(name) if self.own_steps else name.partition("/")[0] in self.suites
+        return self.whole and source in self.sources and mine
 
 
 def check(baseline: Baseline, measurement: Measurement, seconds: Tolerance = OFF) -> Result:

@@ -13,8 +13,13 @@ from dbbench.report.blocks import Block, Grid, Heading, Lines, Shown
 from dbbench.report.diff import percent
 
 #: Lines to commit that are shown; the command that writes them all stands beside them.
-SHOWN_LINES = 40
+SHOWN_LINES = 30
 _PARTS = ("blocks", "phases")
+#: What is in proportion to the samples of a batch, and what is not.
+_OF_SAMPLES = ("flops_backward", "flops_step", "activations_own_peak_bytes", "inputs_own_peak_bytes")
+_OF_BOTH = tuple(f"{role}_own_peak_bytes" for role in ("temporaries", "retained", "other", "weight_casts", "unseen"))
+_OF_PARAMETERS = ("parameters", "gradients", "optimizer", "buffers", "ema")
+_ALIKE = 0.01
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,51 @@ class Report(Shown):
     def blocks(self) -> list[Block]:
         result = self.result
         found: list[Block] = [Heading(f"{result.baseline}: {words(result.status)}", 0), Lines(summary(result))]
+        larger: dict[float, list[CellResult]] = {}
         for cell in result.cells:
-            if cell.outcome != "same":
+            factor = batch_factor(cell)
+            if factor is not None:
+                larger.setdefault(round(factor, 3), []).append(cell)
+            elif cell.outcome != "same":
                 found += _cell(cell, self.rows)
+        for factor, cells in larger.items():
+            found += _larger_batch(factor, cells)
         return found
+
+
+def batch_factor(cell: CellResult) -> float | None:
+    """Return how many times as many samples explain all that changed in a cell, None where something else did.
+
+    FLOPs, activations and inputs have grown or shrunk alike, and what belongs to the parameters has not changed.
+    """
+    if cell.outcome != "changed":
+        return None
+    ratios = {f.metric: f.measured / f.expected for f in cell.findings if f.expected and f.measured}
+    factor = ratios.get("flops_forward", 1.0)
+    grown = [ratios.get(metric, 1.0) for metric in _OF_SAMPLES if metric in ratios]
+    if factor == 1.0 or any(abs(ratio / factor - 1) > _ALIKE for ratio in grown):
+        return None
+    changed = {finding.metric: finding for finding in cell.changed}
+    if any(f"{role}_own_peak_bytes" in changed for role in _OF_PARAMETERS) or cell.causes == []:
+        return None
+    least, most = min(1.0, factor) * (1 - _ALIKE), max(1.0, factor) * (1 + _ALIKE)
+    mixed = [metric for metric in _OF_BOTH if metric in changed]
+    return factor if all(least <= ratios.get(metric, 0.0) <= most for metric in mixed) else None
+
+
+def _larger_batch(factor: float, cells: Sequence[CellResult]) -> list[Block]:
+    many = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    said = (
+        f"FLOPs, activations and inputs are {factor:.4g} × what they were, and parameters, gradients and the optimizer "
+        "are the same: a batch of another size, or inputs of another shape, explains it"
+    )
+    rows = []
+    for cell in cells:
+        peak = next((finding for finding in cell.findings if finding.metric == "peak_bytes"), None)
+        ends = [figure(peak.expected if peak else None), figure(peak.measured if peak else None)]
+        rows.append([f"{cell.cell} ({cell.source})", *ends])
+    heading = Heading(f"✗ {many}: changed as one")
+    return [heading, Lines([said]), Grid(["cell", "peak, expected", "measured"], rows, names=1)]
 
 
 def words(status: int) -> str:
@@ -86,7 +132,8 @@ def figure(value: int | float | None) -> str:
 def commit_lines(result: Result) -> list[str]:
     """Return the lines that would make the baseline say what was measured: ``-`` those that stand, ``+`` the new."""
     found = []
-    for finding in (finding for cell in result.cells for finding in cell.changed):
+    changed = [cell for cell in result.cells if batch_factor(cell) is None]  # the others are one cause
+    for finding in (finding for cell in changed for finding in cell.changed):
         found += [f"-{finding.stands}"] * (finding.stands is not None)
         found += [f"+{finding.commit}"] * (finding.commit is not None)
     return found

@@ -10,7 +10,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,20 +62,31 @@ class Outcome:
 
 def profile_step(reference: str, order: Order) -> Outcome:
     """Profile the training that ``reference`` makes. Raises BadInput where it, or the order, cannot be carried out."""
-    if order.device == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"--device cuda: torch {torch.__version__} sees no CUDA device here (dbbench doctor says more)")
+    _require_device(order)
     if order.snapshot is not None and order.device != "cuda":
         raise BadInput(f"--snapshot {order.snapshot}: torch records the history of allocations on CUDA alone")
     if order.peak_flops_per_second is not None and order.device == "fake":
         raise BadInput("--peak-flops: fake tensors take no time, so there is no MFU")
     target = Target(reference)
+    found = trace_step(target, order)
+    if found.failure is not None or order.device == "fake":
+        return found
+    return replace(found, profile=found.profile.model_copy(update=_untraced(target, order, found.profile)))
+
+
+def trace_step(target: Target, order: Order) -> Outcome:
+    """Take the traced pass alone; on fake tensors the CUDA caching allocator is simulated on it. Raises as above."""
+    _require_device(order)
     ledger, failure = _traced(target, order)
-    profile, frame = ledger.profile(reference), ledger.timeline()
-    if failure is None:
-        fake = order.device == "fake"
-        more = {"device_figures": _simulated(ledger)} if fake else _untraced(target, order, profile)
-        profile = profile.model_copy(update=more)
+    profile, frame = ledger.profile(target.reference), ledger.timeline()
+    if failure is None and order.device == "fake":
+        profile = profile.model_copy(update={"device_figures": _simulated(ledger)})
     return Outcome(profile, frame, failure)
+
+
+def _require_device(order: Order) -> None:
+    if order.device == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"--device cuda: torch {torch.__version__} sees no CUDA device here (dbbench doctor says more)")
 
 
 @contextmanager

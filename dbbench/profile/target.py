@@ -4,6 +4,8 @@ def make_step(device):                    # or without the parameter
     model, optimizer, batches = …
     def step(): …                         # one training step
     return model, optimizer, step         # or a dict, which may also have inputs and ema
+
+or ``hf:gpt2``, a model of transformers (`dbbench.profile.hugging_face`).
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import nn
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.foreign import guarded, in_words, kind_of
 from dbbench.measure.optimizers import is_optimizer
+from dbbench.profile import hugging_face
 from dbbench.profile.ledger import by_name
 
 _PARTS = ("model", "optimizer", "step", "inputs", "ema")
@@ -51,6 +54,10 @@ class Target:
 
     def __init__(self, reference: str) -> None:
         self.reference = reference
+        if hugging_face.is_reference(reference):
+            self.function: Callable[..., Any] = hugging_face.maker(reference)
+            self.takes_device = True
+            return
         module_name, colon, attribute = reference.rpartition(":")
         if not colon or not module_name or not attribute:
             raise BadInput(f"{reference}: name a callable as package.module:callable or file.py:callable")
@@ -62,7 +69,7 @@ class Target:
             found = getattr(found, part)
         if not callable(found):
             raise BadInput(f"{reference}: '{attribute}' is {kind_of(found)}, not a callable")
-        self.function: Callable[..., Any] = found
+        self.function = found
         needed = _needed(found)
         for name in needed:
             if name != "device":

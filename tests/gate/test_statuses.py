@@ -117,12 +117,12 @@ def test_1_time_where_it_is_asked_for(run: Path, baseline: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "give either a run's folder or --fake SUITE"),
-        (["RUN", "--fake", "smoke"], "give either"),
+        ([], "give a run's folder, a step of your own"),
+        (["RUN", "--fake", "smoke"], "give one of a run's folder"),
         (["RUN", "--only", "seed=0"], "--only choose the cells of --fake"),
         (["RUN", "--update", "--json", "-"], "--update compares nothing"),
         (["RUN", "--prune"], "--prune is a part of --update"),
-        (["--fake", "smoke", "--time", "20%"], "fake tensors take no time"),
+        (["--fake", "smoke", "--time", "20%"], "a step on fake tensors takes none"),
         (["RUN", "--time", "soon"], "--time: 'soon' is no tolerance"),
         (["no-such-folder"], "no-such-folder: no such folder"),
         (["--fake", "smok"], "did you mean 'smoke'"),
