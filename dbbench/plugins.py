@@ -1,7 +1,8 @@
 """Finds methods, tasks and networks by name: our own, an installed package's entry point, or a dotted path.
 
-A stranger's method needs no change here: a suite names it ``my_package.methods:MyMethod``, or the package
-declares an entry point in the group ``dbbench.methods`` (``dbbench.tasks``, ``dbbench.networks``).
+A stranger's method needs no change here: a suite names it ``my_package.methods:MyMethod`` or ``file.py:MyMethod``, the
+file found from the working folder or beside the suite; or the package declares an entry point in the group
+``dbbench.methods`` (``dbbench.tasks``, ``dbbench.networks``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.foreign import guarded, in_words
+from dbbench.importing import find_file, is_file, module_of_file
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -70,12 +72,20 @@ def find(group: str, name: str, where: str) -> Any:
     path = table.get(name, name)
     if ":" not in path:
         raise BadInput(f"{where}: unknown {group[:-1]} '{name}'{did_you_mean(name, table)}")
-    if not _PATH.fullmatch(path):
-        raise BadInput(f"{where}: '{path}' is no dotted path such as my_package.{group}:My{group[:-1].title()}")
-    module_name, _, attribute = path.partition(":")
+    module_name, _, attribute = path.rpartition(":")
+    dotted = f"file:{attribute}" if is_file(module_name) else path
+    if not _PATH.fullmatch(dotted):
+        kind = f"My{group[:-1].title()}"
+        raise BadInput(f"{where}: '{path}' is no dotted path such as my_package.{group}:{kind}, nor file.py:{kind}")
     try:
         with guarded():
-            found: Any = importlib.import_module(module_name)
+            found: Any
+            if is_file(module_name):
+                found = module_of_file(find_file(module_name), f"{where}: '{path}'")
+            else:
+                found = importlib.import_module(module_name)
+    except BadInput:
+        raise
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if module_name == missing or module_name.startswith(f"{missing}."):

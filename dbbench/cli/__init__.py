@@ -4,7 +4,7 @@ Whatever is heavy is imported inside the verb, so that ``dbbench --help`` import
 lists the verbs in the order of these imports.
 """
 
-from dbbench.cli import run, publish, check, estimate, search, profile, about  # noqa: I001
+from dbbench.cli import run, publish, check, estimate, search, profile, method, about  # noqa: I001
 from dbbench.cli.app import app
 
-__all__ = ["about", "app", "check", "estimate", "profile", "publish", "run", "search"]
+__all__ = ["about", "app", "check", "estimate", "method", "profile", "publish", "run", "search"]

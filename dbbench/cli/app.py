@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from dbbench.errors import BadInput, WorkerDied
 from dbbench.files import check_own
 from dbbench.foreign import Ended, in_words, process_kept
+from dbbench.importing import importable_from
 from dbbench.plain import harmless, printable
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ def make_plan(reference: str, settings: list[str], only: str | None, device: Any
 
     raw, file = load_suite(reference)
     where = file
+    if file == reference:  # not one that ships with dbbench: methods of one's own may lie beside it
+        importable_from(Path(file).parent)
     suite = check(Suite, raw, where)
     if settings:
         where = " ".join([file, "with", *(f"--set {setting}" for setting in settings)])

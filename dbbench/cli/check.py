@@ -55,10 +55,13 @@ class _Wanted:
             return _of_run(self.run, command, with_seconds)
         if self.suite is not None:
             return _of_suite(self.suite, settings, only, command)
-        from dbbench.gate.own_steps import measure_steps
+        from dbbench.gate.own_steps import from_profiles
+        from dbbench.profile.steps import profiled
 
+        what = self.steps[0] if len(self.steps) == 1 else f"{len(self.steps)} steps"
         with contextlib.redirect_stdout(sys.stderr):
-            return measure_steps(self.steps, self.device, dict(self.settings), command, self.whole)  # type: ignore[arg-type]
+            found = profiled(self.steps, self.device, self.settings)  # type: ignore[arg-type]
+            return from_profiles(found, what, self.device, command, self.whole)
 
     def command(self, baseline: Path, settings: list[str], only: str | None, time: str | None) -> str:
         """Return the command that writes what is measured into the baseline."""
@@ -221,7 +224,7 @@ def _require_good_input(wanted: _Wanted, settings: list[str], only: str | None) 
         plan = make_plan(wanted.suite, settings, only, "cpu")
         resolve(plan.cells, plan.where)
     else:
-        from dbbench.gate.own_steps import require_steps
+        from dbbench.profile.steps import require_steps
 
         require_steps(wanted.steps, dict(wanted.settings))
 

@@ -6,7 +6,7 @@ A cell is named as it is written, ``my_package.train:make_step``; such a name ha
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,13 @@ from dbbench.files import read
 from dbbench.gate.cells import Cell, cell_of_profile
 from dbbench.gate.check import Measurement
 from dbbench.report import unseen
-from dbbench.results.profile import PROFILE_FILE, read_profile
+from dbbench.results.profile import PROFILE_FILE, Profile
 
 if TYPE_CHECKING:
-    from dbbench.profile.command import Where
+    import pandas as pd
+
+#: A step's name, its profile and classified events (None where there are none), and why it failed ('').
+Profiled = tuple[str, "Profile | None", "pd.DataFrame | None", str]
 
 PROJECT_FILE = "pyproject.toml"
 _KEYS = ("steps", "baseline", "device", "batch", "sequence", "optimizer")
@@ -72,66 +75,25 @@ def is_step(target: str) -> bool:
     return (path / PROFILE_FILE).exists() if path.is_dir() else ":" in target
 
 
-def require_steps(targets: Sequence[str], settings: dict[str, Any]) -> None:
-    """Raise BadInput where one of ``targets`` leads nowhere; nothing is measured."""
-    from dbbench.profile.target import Target
-
-    for target in targets:
-        if Path(target).is_dir():
-            read_profile(Path(target))
-        else:
-            Target(_named(target, settings))
-
-
-def measure_steps(
-    targets: Sequence[str], device: Where, settings: dict[str, Any], update: str, whole: bool
-) -> Measurement:
-    """Measure each of ``targets`` once and return them as cells; a step that fails is a failed cell.
-
-    ``settings`` (batch, sequence, optimizer) are for models of transformers. Raises BadInput for a name that leads
-    nowhere.
-    """
+def from_profiles(profiled: Iterable[Profiled], what: str, device: str, update: str, whole: bool) -> Measurement:
+    """Return the figures of profiles, each taken up as it comes; a step that failed is a failed cell."""
     cells: list[Cell] = []
     failed: dict[str, str] = {}
     notes: list[str] = []
-    for target in targets:
-        name, profile, frame, failure = _measured(target, device, settings)
+    for name, profile, frame, failure in profiled:
         if name in {cell.name for cell in cells} | failed.keys():
             raise BadInput(f"check: '{name}' is given twice")
-        if profile is not None:
-            left = profile.unmeasured_work
-            failure = failure or "; ".join(unseen.blind_spots(profile.own_peaks.get("unseen", 0), left))
-            notes += [f"{name}: {line}" for line in unseen.notes(left)]
-            if profile.uncounted:
-                notes.append(f"{name}: FLOPs are a lower bound (≥): no formula for {', '.join(profile.uncounted)}")
-        if failure or profile is None:
+        if profile is None or frame is None:
             failed[name] = failure or "it could not be measured"
+            continue
+        left = profile.unmeasured_work
+        why = failure or "; ".join(unseen.blind_spots(profile.own_peaks.get("unseen", 0), left))
+        notes += [f"{name}: {line}" for line in unseen.notes(left)]
+        if profile.uncounted:
+            notes.append(f"{name}: FLOPs are a lower bound (≥): no formula for {', '.join(profile.uncounted)}")
+        if why:
+            failed[name] = why
         else:
             cells.append(cell_of_profile(name, profile, frame))
-    what = targets[0] if len(targets) == 1 else f"{len(targets)} steps"
     sources = {cell.source for cell in cells} or {device}
     return Measurement(what, cells, failed, set(), sources, update, whole, notes, own_steps=True)
-
-
-def _measured(target: str, device: Where, settings: dict[str, Any]) -> tuple[str, Any, Any, str]:
-    """Return (name, profile, classified events, why it failed)."""
-    if Path(target).is_dir():
-        profile, frame = read_profile(Path(target))
-        return f"profile:{profile.name}", profile, frame, profile.ended_early or ""
-    from dbbench.profile.command import Order, trace_step
-    from dbbench.profile.target import Target
-
-    name = _named(target, settings)
-    found = Target(name)
-    try:
-        outcome = trace_step(found, Order(device=device))
-    except BadInput as error:  # it is there, and makes nothing that can be trained
-        return name, None, None, str(error).removeprefix(f"{name}: ")
-    return name, outcome.profile, outcome.frame, outcome.failure or ""
-
-
-def _named(target: str, settings: dict[str, Any]) -> str:
-    """Return a target as its cell is named: a model of transformers with all of its settings."""
-    from dbbench.profile import hugging_face
-
-    return hugging_face.completed(target, settings) if hugging_face.is_reference(target) else target

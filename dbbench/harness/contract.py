@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,31 +37,40 @@ from dbbench.tasks.base import Task
 _Values = dict[str, Tensor]
 
 
-def check_method(cell: Cell) -> None:
+def check_method(cell: Cell, tell: Callable[[str], None] = lambda line: None) -> None:
     """Train ``cell``'s method for two steps a block and raise AssertionError at the first promise that is broken.
 
     Checked: shapes and types; that a step changes only what `may_change` says, releases its gradients and leaves on
     the device what `residents` says; that predictions are normalised and disturb nothing; that a run repeats bit for
     bit, goes on from a saved state as if never stopped, and follows its seed; that all of it works on fake tensors, if
-    the method does not say that it cannot.
+    the method does not say that it cannot. ``tell`` gets a line for each that held.
     """
     resolved = resolve_cell(cell, cell.suite)
     task = resolved.load_task()
     watched = _Run(resolved, task)
     watched.check_shapes()
+    tell("split and plan give whole blocks that sum to the depth, and model holds every parameter")
     for plan in watched.plans:
         watched.check_step(plan)
+    tell(f"{len(watched.plans)} steps report true counts, change only what may_change says, and leave no gradient")
     watched.check_predictions()
+    tell("predict gives what the task asks for, the same when asked again, and changes nothing")
     plain = _Run(resolved, task)
     plain.train(plain.plans)
     plain.require_equal(_parameters(watched.method), "the same steps again, unwatched, end in other parameters")
+    tell("the same steps end in the same parameters, bit for bit")
     _check_resumption(resolved, task, _parameters(plain.method))
+    tell("saved half-way, loaded and continued, it ends in the same parameters")
     other = _Run(resolve_cell(cell.model_copy(update={"seed": cell.seed + 1}), cell.suite), task)
     other.train(other.plans)
     differs = _changed(_parameters(plain.method), _parameters(other.method))
     _require(bool(differs), cell, "another seed ends in the same parameters")
-    if not resolved.method.not_on_fakes:
+    tell("another seed ends in other parameters")
+    if resolved.method.not_on_fakes:
+        tell(f"not checked on fake tensors: {resolved.method.not_on_fakes}")
+    else:
         _check_on_fake_tensors(resolved, task)
+        tell("it runs on fake tensors, so that its memory can be estimated")
 
 
 def _check_resumption(resolved: Resolved, task: Task, uninterrupted: _Values) -> None:

@@ -163,6 +163,12 @@ def work_off(
         processes.end_orphans(others)
 
 
+def shown(folder: Path) -> str:
+    """Return a folder as a reader would type it: from where they are, if it lies below."""
+    path = os.path.relpath(folder)
+    return str(folder) if path.startswith("..") else path
+
+
 class _Run:
     """One command's work on one folder, pass by pass."""
 
@@ -212,6 +218,8 @@ class _Run:
                 outcome = self._settled(work.jobs[0], outcome)
                 display.ended(work.name, outcome.status, outcome.error)
                 self._tell_left(work, outcome)
+                if outcome.status not in ("ok", "interrupted"):
+                    self._console.print(Text(f"  its log: {shown(self._out)}/{log_name(work.name)}"), soft_wrap=True)
                 self._any_new |= outcome.status == "ok"
 
     def _settled(self, job: Job, outcome: Outcome) -> Outcome:
@@ -261,8 +269,26 @@ class _Run:
 
         try:
             write_report(self._out, self._console)  # the problems that it returns are in the summary
+            self._tell_where()
         except BadInput as error:  # interrupted before the first cell ended: there is nothing to report on
             self._warn(str(error))
+
+    def _tell_where(self) -> None:
+        """Say where the report is, and what comes next: to go on, to mend, or to compare."""
+        out, left = shown(self._out), len(self._jobs) - len(self.finished())
+        lines = [f"The report: {out}/report.html (tables: {out}/summary.md)"]
+        if self._interrupt.asked:
+            lines.append(
+                f"Interrupted with {left} of {len(self._jobs)} cells to do: the same command goes on from here."
+            )
+        elif left:
+            lines.append(f"{left} of {len(self._jobs)} cells did not end well: the same command tries them again.")
+        else:
+            lines.append(
+                f"Next: dbbench check {out} --baseline FILE --update guards it; dbbench figure pareto {out} draws."
+            )
+        for line in lines:
+            self._console.print(Text(line), soft_wrap=True)
 
     def _warn(self, text: str) -> None:
         self._console.print(Text(f"warning: {text}", style="yellow"), soft_wrap=True)

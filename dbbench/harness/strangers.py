@@ -59,9 +59,10 @@ def require_built(method: Method) -> None:
     """Raise BadInput unless ``method`` has set up its model, its optimizers and its blocks."""
     model, optimizers = getattr(method, "model", None), getattr(method, "optimizers", None)
     if not isinstance(model, nn.Module):
-        raise BadInput(f"prepare: sets self.model to {kind_of(model)}, not to a torch module")
+        raise BadInput(f"prepare: must set self.model to a torch module, and sets self.model to {kind_of(model)}")
     if not isinstance(optimizers, list) or not all(isinstance(one, torch.optim.Optimizer) for one in optimizers):
-        raise BadInput(f"prepare: sets self.optimizers to {kind_of(optimizers)}, not to a list of torch optimizers")
+        given = f"and sets self.optimizers to {kind_of(optimizers)}"
+        raise BadInput(f"prepare: must set self.optimizers to a list of torch optimizers, {given}")
     require_split(method.layers_per_block, method.network.depth)
     if method.blocks != len(method.layers_per_block):
         raise BadInput(f"prepare: sets self.blocks to {method.blocks!r}, and there are {len(method.layers_per_block)}")

@@ -11,7 +11,6 @@ or ``hf:gpt2``, a model of transformers (`dbbench.profile.hugging_face`).
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -25,6 +24,7 @@ from torch import nn
 
 from dbbench.errors import BadInput, did_you_mean
 from dbbench.foreign import guarded, in_words, kind_of
+from dbbench.importing import is_file, module_of_file
 from dbbench.measure.optimizers import is_optimizer
 from dbbench.profile import hugging_face
 from dbbench.profile.ledger import by_name
@@ -159,7 +159,7 @@ def _imported(name: str, reference: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         with guarded():
-            return _from_file(Path(name), reference) if name.endswith(".py") else importlib.import_module(name)
+            return module_of_file(Path(name), reference) if is_file(name) else importlib.import_module(name)
     except BadInput:
         raise
     except ModuleNotFoundError as error:
@@ -177,28 +177,3 @@ def _nearest_module(name: str) -> str:
     places = getattr(sys.modules.get(parent), "__path__", None) if parent else [str(Path.cwd())]
     hint = did_you_mean(last, [found.name for found in pkgutil.iter_modules(places)])
     return hint if "did you mean" in hint else ""  # all the modules of a package would be a long line
-
-
-def _from_file(path: Path, reference: str) -> ModuleType:
-    if not path.is_file():
-        offered = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise BadInput(f"{reference}: no file '{path}'{did_you_mean(path.name, offered)}")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # as when Python runs it
-    name, known = path.stem, sys.modules.get(path.stem)
-    if known is not None:
-        if getattr(known, "__file__", None) and Path(known.__file__ or "").resolve() == path.resolve():
-            return known
-        name = f"{name}_at_{path.resolve().parent.name}"  # another module's name is not this one's to take
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BadInput(f"{reference}: '{path}' is no file of Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

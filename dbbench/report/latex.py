@@ -21,7 +21,7 @@ from dbbench.report.figure_style import evenly
 from dbbench.report.part_tables import PART_NAMES, part_bytes, shown_parts
 from dbbench.report.run import Run
 from dbbench.report.sample_texts import CHARACTERS, continuations, one_line, prompts, written
-from dbbench.report.tables import ROLE_COLUMNS, metric_name, rest_bytes
+from dbbench.report.tables import MAIN_COLUMNS, metric_name, rest_bytes
 from dbbench.report.verdict import LEVEL, welch
 from dbbench.report.ways import columns_of, grouped_by_headline, header_of
 from dbbench.results.frames import mean_sd
@@ -105,11 +105,11 @@ def write_tables(folder: Path, run: Run, table: pd.DataFrame) -> None:
 
 def memory(run: Run, finished: pd.DataFrame) -> str:
     """Return the split at the peak; the smallest peak is bold, being exact."""
-    header = ["variant", "peak", r"$\times$ backprop", *(column.removesuffix("_bytes") for column in ROLE_COLUMNS[:4])]
+    header = ["variant", "peak", r"$\times$ backprop", *(column.removesuffix("_bytes") for column in MAIN_COLUMNS)]
     best = _smallest(run, finished, "peak_bytes")
 
     def cells(row: Any) -> list[str]:
-        split = [_mib(row[column]) for column in ROLE_COLUMNS[:4]]
+        split = [_mib(row[column]) for column in MAIN_COLUMNS]
         return [_bold(_mib(row["peak_bytes"]), row, best), _ratio(row["peak_ratio"]), *split, _mib(rest_bytes(row))]
 
     note = "Live tensor bytes at the largest peak over seeds, by role, in MiB; exact. " + _bold_note(run, "peak", best)

@@ -23,6 +23,9 @@ from dbbench.results.record import column_type
 from dbbench.results.roles import ROLES
 
 ROLE_COLUMNS = tuple(f"{role}_bytes" for role in ROLES)
+#: The roles that a narrow table has columns for, under the names it gives them; the others are its rest.
+MAIN_ROLES = {"parameters": "param", "gradients": "grad", "optimizer": "optim", "activations": "activ"}
+MAIN_COLUMNS = tuple(f"{role}_bytes" for role in MAIN_ROLES)
 OWN_COLUMNS = tuple(f"{role}_own_peak_bytes" for role in ROLES)
 #: Taken from the cell with the largest peak.
 _FROM_COSTLIEST = (
@@ -161,13 +164,13 @@ def trained(table: pd.DataFrame) -> pd.DataFrame:
 
 def rest_bytes(row: Any) -> Any:
     """Bytes at the peak of the roles without a column of their own in the terminal."""
-    if pd.isna(row["peak_bytes"]) or any(pd.isna(row[name]) for name in ROLE_COLUMNS[:4]):
+    if pd.isna(row["peak_bytes"]) or any(pd.isna(row[name]) for name in MAIN_COLUMNS):
         return pd.NA
-    return row["peak_bytes"] - sum(row[name] for name in ROLE_COLUMNS[:4])
+    return row["peak_bytes"] - sum(row[name] for name in MAIN_COLUMNS)
 
 
 def _memory_cells(row: Any) -> list[str]:
-    split = [text.mib(row[name]) for name in ROLE_COLUMNS[:4]]
+    split = [text.mib(row[name]) for name in MAIN_COLUMNS]
     own = text.mib(row["activations_own_peak_bytes"])
     return [text.mib(row["peak_bytes"]), text.times(row["peak_ratio"]), *split, text.mib(rest_bytes(row)), own]
 
@@ -195,19 +198,33 @@ def _train(row: Any) -> str:
 
 
 BUDGET_HEADER = ["equal budget", "layer updates", "samples", "FLOPs", "train time"]
-_MEMORY_HEADER = ["peak MiB", "× bp", "param", "grad", "optim", "activ", "rest", "activ own"]
+_MEMORY_HEADER = ["peak MiB", "× bp", *MAIN_ROLES.values(), "rest", "activ own"]
 
 
 def _cost_header(table: pd.DataFrame) -> list[str]:
     return [metric_name(table), "FLOPs/step", "× bp", "train × bp", "samples/s", "× bp"]
 
 
+_FIRST_TITLE = "What training costs and what it learns; × bp: relative to backprop on the same network"
+
+
+def _first_header(table: pd.DataFrame) -> list[str]:
+    return ["peak MiB", "× bp", metric_name(table), "FLOPs/step", "× bp", "speed × bp"]
+
+
+def _first_cells(row: Any) -> list[str]:
+    """Return the figures that a reader looks for first, seven columns with the name."""
+    score, flops, ratio, *_, speed = _cost_cells(row)
+    return [text.mib(row["peak_bytes"]), text.times(row["peak_ratio"]), score, flops, ratio, speed]
+
+
 def rich_tables(table: pd.DataFrame) -> list[Table]:
-    """Return the terminal's tables: memory at the peak, cost and result, the budget, and the cells that failed."""
+    """Return the terminal's tables: what is read first, memory, cost and result, the budget, the cells that failed."""
     finished = table[table["status"] == "ok"]
     failed = table[table["status"] != "ok"]
     found = []
     if len(finished):
+        found.append(_rich(_FIRST_TITLE, ["variant", *_first_header(table)], finished, _first_cells))
         title = "Memory at the peak of a training step, MiB"
         found.append(_rich(title, ["variant", *_MEMORY_HEADER], finished, _memory_cells))
         title = "Result (mean ± sd over n seeds) and cost; × bp: relative to backprop on the same network"

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from dbbench.cli import app
 from dbbench.gate.baseline import Baseline
 from dbbench.gate.check import Measurement, check
-from dbbench.gate.own_steps import measure_steps
+from dbbench.gate.own_steps import from_profiles
 from dbbench.gate.result import Result
 from dbbench.gate.show import Report, batch_factor
 from dbbench.gate.update import update
+from dbbench.profile.steps import profiled
 
 MODELS = ("conv", "gpt2", "vit")
 STEP = """
@@ -37,7 +38,7 @@ def make_step():
 
 def measured(name: str, monkeypatch: pytest.MonkeyPatch, planted: str = "", device: str = "fake") -> Measurement:
     monkeypatch.setattr(models, "PLANTED", planted)
-    return measure_steps([f"gate.own.models:{name}"], device, {}, "", False)  # type: ignore[arg-type]
+    return from_profiles(profiled([f"gate.own.models:{name}"], device, {}), name, device, "", False)  # type: ignore[arg-type]
 
 
 def expected(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str = "fake") -> Baseline:

@@ -169,3 +169,21 @@ def test_a_variant_of_odd_name_keeps_its_row(tmp_path):
 
 def test_rounds_of_the_timing_pass_are_counted(table):
     assert row(table, "greedy")["speed_rounds"] == len(timing_of(USUAL[0]).seconds_per_step)
+
+
+def test_every_column_of_the_terminals_memory_table_is_the_role_that_it_names(table):
+    """A role that is added before the others shifts every figure under another's name."""
+    cells = tables._memory_cells(row(table, "backprop"))
+    header = tables._MEMORY_HEADER
+    shown = dict(zip(header[2:], cells[2:], strict=False))
+    for role, name in tables.MAIN_ROLES.items():
+        assert shown[name] == text.mib(row(table, "backprop")[f"{role}_bytes"]), name
+    named = sum(row(table, "backprop")[f"{role}_bytes"] for role in tables.MAIN_ROLES)
+    assert shown["rest"] == text.mib(row(table, "backprop")["peak_bytes"] - named)
+    assert list(tables.MAIN_ROLES) == ["parameters", "gradients", "optimizer", "activations"]
+
+
+def test_the_first_table_has_seven_columns_and_what_a_reader_looks_for(table):
+    first = tables.rich_tables(table)[0]
+    assert len(first.columns) == 7
+    assert [str(column.header) for column in first.columns][:3] == ["variant", "peak MiB", "× bp"]
