@@ -365,6 +365,16 @@ class Recorder(Storages, private.TorchDispatchMode):
             number = recorder._birth(storage, storage._cdata, recorder.clock.now(), name)
             self.trace.identity[number] = ("other", what)
 
+    def took_storage(self, storage: Any, name: str) -> None:
+        """Book a real ``storage`` that the function ``name`` has made without an op."""
+        recorder = self._of_this_thread()
+        if recorder is None or recorder._bypass or self.fake or storage.device.type != self.device_type:
+            return
+        with self._lock:
+            if storage._cdata not in self._serial:
+                recorder._saved.look()
+                recorder._birth(storage, storage._cdata, recorder.clock.now(), name)
+
     def resized(self, storage: Any, name: str) -> None:
         """Book that the function ``name`` has given ``storage`` another size."""
         with self._lock:

@@ -88,7 +88,8 @@ def test_a_method_that_breaks_the_contract_is_told_how(folder: Path) -> None:
     assert dbbench("new-method", "own_way")[0] == 0
     path = folder / "own_way.py"
     text = path.read_text()
-    path.write_text(text.replace("self.model = self.network\n", "pass\n"))
+    optimizers = 'self.optimizers = [self.setting.optimizer.make({"all": self.model.parameters()})]'
+    path.write_text(text.replace("self.model = self.network\n", "pass\n").replace(optimizers, "self.optimizers = []"))
     code, said = dbbench("check-method", "own_way.py:OwnWay")
     assert code == 2
     assert "prepare: must set self.model to a torch module, and sets self.model to None" in said
