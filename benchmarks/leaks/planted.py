@@ -214,12 +214,12 @@ def a_suspended_generator(model: nn.Module, optimizer: torch.optim.Optimizer, x:
 def a_tensors_hook(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> Step:
     """Hooks on a parameter, each with the outputs that it closes over."""
     parameter = next(model.parameters())
-    return _step(
-        model,
-        optimizer,
-        x,
-        lambda output, loss: parameter.register_hook(lambda grad, kept=output.detach(): None) and None,
-    )
+
+    def seen(output: Tensor, loss: Tensor) -> None:
+        kept = output.detach()
+        parameter.register_hook(lambda gradient: None if kept is None else gradient)
+
+    return _step(model, optimizer, x, seen)
 
 
 @leak

@@ -1,7 +1,8 @@
 """What happens where no dispatcher looks: memory that is taken without an op, and work that leaves this process.
 
 The first is booked piece by piece: random-number states that checkpointing stashes, ``UntypedStorage.resize_``, copies
-that ``copy.deepcopy`` makes of tensors, and what ``torch.load`` reads. Of the second, child processes and replays of CUDA graphs, nothing can be booked; it is counted and said.
+that ``copy.deepcopy`` makes of tensors, what ``torch.load`` reads. Of the second, child processes and replays of CUDA
+graphs, nothing can be booked; it is counted and said.
 """
 
 from __future__ import annotations
