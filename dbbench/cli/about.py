@@ -10,7 +10,10 @@ from dbbench.errors import BadInput
 
 @app.command(name="list")
 def list_all() -> None:
-    """List the methods, tasks, networks and suites."""
+    """List the methods, tasks, networks and suites: what a suite's keys can name, and what `dbbench run` takes.
+
+    Those of installed packages are among them. For example: dbbench list, then dbbench run smoke
+    """
     from rich.table import Table
 
     from dbbench.suite.load import shipped_suites
@@ -29,6 +32,7 @@ def doctor() -> None:
     """Say what this machine can measure.
 
     What is missing stands with the command that installs it. The status is 1 if the default suite cannot run.
+    For example: dbbench doctor, then the command in its last column
     """
     from rich.table import Table
 

@@ -100,18 +100,21 @@ def _options(
 
 @dataclass(frozen=True)
 class Plan:
-    """A suite's file, that file with what ``--set`` changed (as messages name it), the cells to run, and where the
-    trials behind the suite's numbers are."""
+    """A suite's file, that file with what ``--set`` changed (as messages name it), the cells to run, where the trials
+    behind the suite's numbers are, and how many cells the suite has in all."""
 
     file: str
     where: str
     cells: list[Cell]
     tuning: str | None
+    of: int = 0
 
 
 #: Arguments and options that several verbs take.
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite; repeatable.")]
-Only = Annotated[str | None, typer.Option(metavar="FILTER", help="Cells to run: method=a,b,seed=0.")]
+Only = Annotated[
+    str | None, typer.Option(metavar="FILTER", help="Cells: method=a,b,seed=0; also variant, task, depth.")
+]
 Headroom = Annotated[str, typer.Option(metavar="SIZE", help="Memory left to the context and libraries: an allowance.")]
 AllocConf = Annotated[
     str, typer.Option("--alloc-conf", metavar="SETTINGS", help="Simulate PYTORCH_ALLOC_CONF's settings.")
@@ -180,4 +183,4 @@ def make_plan(reference: str, settings: list[str], only: str | None, device: Any
         where = " ".join([file, "with", *(f"--set {setting}" for setting in settings)])
         suite = check(Suite, with_settings(raw, settings), where)
     cells = expand(suite, device, where)
-    return Plan(file, where, cells if only is None else select(cells, only), suite.tuning)
+    return Plan(file, where, cells if only is None else select(cells, only), suite.tuning, len(cells))

@@ -46,6 +46,7 @@ def run(
     """Train and measure a suite's cells, then report.
 
     Only those cells run that the run's folder does not hold yet.
+    For example: dbbench run smoke --only method=backprop,greedy --out runs/try
     """
     chosen = _choose_device(device, dry_run)
     plans = [make_plan(suite, settings or [], only, chosen) for suite in suites]
@@ -62,6 +63,9 @@ def run(
 
     for plan in plans:
         resolve(plan.cells, plan.where)
+        if only:
+            words = f"--only {only} takes {len(plan.cells)} of the {plan.of} cells of {plan.file}"
+            console().print(words, markup=False, soft_wrap=True)
     carry_out = partial(run_suite, jobs=jobs, fresh=fresh, trace=trace, timing=timing, console=console())
     status = 0
     for plan, folder in zip(plans, folders, strict=True):

@@ -26,6 +26,7 @@ from dbbench.results.record import Record, Timing
 from dbbench.results.roles import ROLES
 
 SAME, LOWER, HIGHER, NOISE = "same", "lower", "higher", "within noise"
+SLOWER, FASTER = "slower", "faster"
 ONLY_BEFORE, ONLY_AFTER, NOT_MEASURED = "only before", "only after", "not measured"
 
 #: What the allocator of a device says of one step differs between two processes by less than this.
@@ -244,6 +245,7 @@ def _speed(pair: _Pair, before: Timing | None, after: Timing | None) -> Iterator
         halves = [np.quantile(speeds, (0.25, 0.75)) for speeds in (one, two)]
         apart = min(len(one), len(two)) > 1 and max(low for low, _ in halves) > min(high for _, high in halves)
         verdict = _exact(*medians, 0.0 if apart else math.inf)
+        verdict = {LOWER: SLOWER, HIGHER: FASTER}.get(verdict, verdict)
     yield _compared(pair.label, "samples/s", "samples/s", medians, verdict)
 
 

@@ -10,7 +10,14 @@ from dbbench.report.run_comparison import NOISE, NOTES, SAME, Compared, RunCompa
 
 _ROWS_PRINTED = 300
 _HEADER = ("cell", "figure", "before", "after", "difference", "%", "verdict")
-_STYLES = {"lower": "green", "higher": "yellow", "only before": "red", "only after": "red"}
+_STYLES = {
+    "lower": "green",
+    "higher": "yellow",
+    "faster": "green",
+    "slower": "yellow",
+    "only before": "red",
+    "only after": "red",
+}
 
 
 def shown_rows(comparison: RunComparison, every: bool) -> list[Compared]:

@@ -21,6 +21,7 @@ from dbbench.results.frames import final_metric, mean_sd
 from dbbench.results.record import Held
 from dbbench.results.store import ITEMISED
 
+FIRST_TITLE = "What training costs and what it learns"
 _IN_THE_ROW = ("torch", "device", "threads", "git_commit", "dataset_sha256", "dbbench")
 _DIFFERENT_SHOWN = 4
 #: Of so many cells a report reads the trace and the curves again to check them against the record.
@@ -37,6 +38,7 @@ def of_report(run: Run, table: pd.DataFrame, whole: Run | None = None) -> tuple[
     finished = table["status"] == "ok"
     above = [problems(run)] if run.problems else []
     if finished.any():
+        above.append(Section(FIRST_TITLE, [tables.first(table)]))
         more = (ways.side_by_side(run), memory(table), part_tables.by_part(run))
         above += [results(run, table), *(section for section in more if section is not None)]
     above += [] if finished.all() else [failed(table)]

@@ -218,6 +218,15 @@ def _first_cells(row: Any) -> list[str]:
     return [text.mib(row["peak_bytes"]), text.times(row["peak_ratio"]), score, flops, ratio, speed]
 
 
+def first(table: pd.DataFrame) -> Grid:
+    """Return what a reader looks for first: peak, metric, FLOPs and speed, a row a variant."""
+    header = ["variant", "peak MiB", "× backprop", f"{data(metric_name(table))}, mean ± sd (n)", "FLOPs a step"]
+    header += ["× backprop", "speed × backprop"]
+    exact = ("peak_bytes", "peak_ratio", "metric_mean", "flops_step", "flops_step_ratio", "speed_ratio")
+    finished = table[table["status"] == "ok"]
+    return Grid(header, [_shown(row, _first_cells(row), exact) for row in _rows(finished)])
+
+
 def rich_tables(table: pd.DataFrame) -> list[Table]:
     """Return the terminal's tables: what is read first, memory, cost and result, the budget, the cells that failed."""
     finished = table[table["status"] == "ok"]

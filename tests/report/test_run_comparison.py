@@ -76,7 +76,9 @@ def test_one_seed_tells_nothing_of_a_metric_and_the_notes_say_so(tmp_path: Path)
     assert "backprop: one seed, so no test can tell a difference of the metric from noise" in comparison.notes
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "same"), (1.02, "within noise"), (3.0, "lower")])
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, "same"), (1.02, "within noise"), (3.0, "slower"), (0.3, "faster")]
+)
 def test_speed_differs_where_the_rounds_do(tmp_path: Path, factor: float, verdict: str) -> None:
     slower = replace(BASE[0], step_seconds=BASE[0].step_seconds * factor)
     row = found(changed(tmp_path, slower), "backprop", "samples/s")

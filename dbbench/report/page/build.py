@@ -38,6 +38,7 @@ from dbbench.results.roles import ROLES
 #: Tables of words, which nobody sorts.
 _UNSORTED = ("Definitions", "Where these figures come from")
 _CAPTIONS = {
+    sections.FIRST_TITLE: "× backprop is relative to backprop on the same network; speed is paired.",
     "Result and cost": "Mean ± sd over n seeds, and cost; × backprop is relative to backprop on the same network.",
     "Memory at the peak of a training step, MiB": "Live tensor bytes at the peak by role; the roles sum to the peak.",
     "Cells that did not finish": "A row for each cell that did not finish, with its error and its log.",
