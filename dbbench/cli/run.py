@@ -42,12 +42,19 @@ def run(
     timing: Annotated[
         bool, typer.Option("--timing/--no-timing", help="Time the variants against each other when all have trained.")
     ] = True,
+    log: Annotated[
+        list[str] | None, typer.Option("--log", metavar="TRACKER", help="Also to tensorboard, wandb or mlflow.")
+    ] = None,
 ) -> None:
     """Train and measure a suite's cells, then report.
 
     Only those cells run that the run's folder does not hold yet.
     For example: dbbench run smoke --only method=backprop,greedy --out runs/try
     """
+    from dbbench.loggers import check_loggers, log_run
+
+    if log:
+        check_loggers(log)
     chosen = _choose_device(device, dry_run)
     plans = [make_plan(suite, settings or [], only, chosen) for suite in suites]
     folders = [_folder(out, plan.cells[0].suite, len(plans)) for plan in plans]
@@ -73,6 +80,8 @@ def run(
         status = max(status, carry_out(cells, suite_name=name, suite_file=plan.file, out=folder, tuning=plan.tuning))
         if status == INTERRUPTED:
             break
+        for line in log_run(folder, log) if log else ():
+            console().print(line, markup=False, soft_wrap=True)
     raise typer.Exit(status)
 
 
