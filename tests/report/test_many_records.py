@@ -17,10 +17,11 @@ from dbbench.report.run import load
 
 ROOT = Path(__file__).parents[2]
 CODE = (
-    "import resource, sys; from dbbench.cli import app\n"
+    "import sys; from dbbench.cli import app\n"
     "try: app(['report', sys.argv[1]])\n"
     "except SystemExit as end: print('status', end.code)\n"
-    "print('rss', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    # not ru_maxrss, which a process inherits from the one that starts it
+    "print('rss', next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
 )
 
 
