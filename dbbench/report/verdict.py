@@ -70,10 +70,10 @@ def verdict(run: Run, table: pd.DataFrame) -> str:
         return first + " No other variant finished on the same network."
     least = others.loc[others["peak_bytes"].astype(float).idxmin()]
     alike = others[(others["peak_bytes"] == least["peak_bytes"]) & (others["variant"] != least["variant"])]
-    lead = "Of the other variants on that network" if len(others) > 1 else "The one other variant on that network"
-    holds = "holds the least at its peak" if len(others) > 1 else "is"
-    second = (
-        f"{lead}, {code(least['variant'])} {holds}: {text.mib(least['peak_bytes'])} MiB, "
+    several = f"Of the other variants on that network, {code(least['variant'])} holds the least at its peak"
+    second = several if len(others) > 1 else f"The one other variant on that network is {code(least['variant'])}"
+    second += (
+        f": {text.mib(least['peak_bytes'])} MiB, "
         f"{_compared_size(row['peak_bytes'], least)}{_scores(least)}; {_difference(run, least)}."
     )
     if not alike.empty:
