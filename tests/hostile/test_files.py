@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,22 @@ def test_foreign_text_drives_no_terminal(text: str) -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-cmd", "@SUM(A1)", "\t=1"])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert cell(text)[0] == "'"
+
+
+@pytest.mark.parametrize("verb", ["new", "old"])
+def test_a_write_that_is_cut_short_leaves_the_old_file_or_none(tmp_path: Path, verb: str) -> None:
+    """The system takes a part of a write and refuses the rest: half a baseline stands where a whole one was."""
+    path = tmp_path / "baseline"
+    if verb == "old":
+        path.write_bytes(b"whole")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from dbbench.files import write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: write_atomically(Path(sys.argv[1]), b'x' * 100_000)\n"
+        "except OSError as error: print(error.filename, error.strerror)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == str(path)
+    assert "File too large" in done.stdout
+    assert [entry.name for entry in tmp_path.iterdir()] == (["baseline"] if verb == "old" else [])
+    assert verb == "new" or path.read_bytes() == b"whole"
