@@ -205,6 +205,8 @@ def _cost_header(table: pd.DataFrame) -> list[str]:
     return [metric_name(table), "FLOPs/step", "× bp", "train × bp", "samples/s", "× bp"]
 
 
+#: Roles that are nowhere more of a peak than this share a column.
+_FEW = 0.005
 _FIRST_TITLE = "What training costs and what it learns; × bp: relative to backprop on the same network"
 
 
@@ -260,19 +262,34 @@ def _rich(title: str, header: list[str], rows: pd.DataFrame, cells: Any) -> Tabl
 
 
 def memory(table: pd.DataFrame) -> list[Block]:
-    """Return the split at the peak by every role that is above zero somewhere; the others are named below it."""
+    """Return the split at the peak by every role that counts somewhere; the others are named below it.
+
+    Several roles that are nowhere more than `_FEW` of a peak are one column; their bytes are in ``results.csv``.
+    """
     finished = table[table["status"] == "ok"]
     shown = [role for role in ROLES if (finished[f"{role}_bytes"].fillna(0) > 0).any()]
+    few = [role for role in shown if role not in MAIN_ROLES and _is_small(finished, role)]
+    few = few if len(few) > 1 else []
+    shown = [role for role in shown if role not in few]
     zero = [ROLE_NAMES[role] for role in ROLES if (finished[f"{role}_bytes"] == 0).all()]
     header = ["variant", "peak MiB", "× backprop", *(ROLE_NAMES[role] for role in shown)]
-    header += ["activations, own peak", "phase", "block"]
+    header += [*(["small roles"] if few else []), "activations, own peak", "phase", "block"]
     rows = []
     for _, row in finished.iterrows():
         cells = [named(row["variant"]), figure(text.mib, row["peak_bytes"]), figure(text.times, row["peak_ratio"])]
         cells += [figure(text.mib, row[f"{role}_bytes"]) for role in shown]
+        cells += [figure(text.mib, sum(row[f"{role}_bytes"] for role in few))] if few else []
         cells += [figure(text.mib, row["activations_own_peak_bytes"])]
         rows.append([*cells, words(row["peak_phase"]), figure(text.whole, row["peak_block"])])
-    return [Grid(header, rows), *([f"Zero at every peak: {', '.join(zero)}."] if zero else [])]
+    folded = ", ".join(ROLE_NAMES[role] for role in few)
+    notes = [f"Small roles, nowhere more than {text.share(_FEW)} of a peak: {folded}."] if few else []
+    notes += [f"Zero at every peak: {', '.join(zero)}."] if zero else []
+    return [Grid(header, rows), *notes]
+
+
+def _is_small(finished: pd.DataFrame, role: str) -> bool:
+    measured = finished[finished["peak_bytes"].notna()]
+    return bool((measured[f"{role}_bytes"].fillna(0) <= _FEW * measured["peak_bytes"]).all())
 
 
 def cost(table: pd.DataFrame) -> Grid:

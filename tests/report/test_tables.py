@@ -187,3 +187,19 @@ def test_the_first_table_has_seven_columns_and_what_a_reader_looks_for(table):
     first = tables.rich_tables(table)[0]
     assert len(first.columns) == 7
     assert [str(column.header) for column in first.columns][:3] == ["variant", "peak MiB", "× bp"]
+
+
+def test_roles_of_a_few_bytes_share_a_column_and_the_columns_still_sum_to_the_peak(table):
+    """Five columns of zeros stand between a reader and the split."""
+    small = table.copy()
+    for role, size in (("buffers", 40), ("retained", 60), ("other", 50)):
+        small[f"{role}_bytes"] = size
+        small["activations_bytes"] = small["activations_bytes"] - size + table[f"{role}_bytes"]
+    grid, *notes = tables.memory(small)
+    header = list(map(str, grid.header))
+    assert "small roles" in header
+    assert not {"buffers", "retained", "other"} & set(header)
+    assert any("Small roles, nowhere more than 0.5 % of a peak: buffers" in str(note) for note in notes)
+    inputs = table.copy()
+    inputs["inputs_bytes"] = table["peak_bytes"] // 10
+    assert "inputs" in list(map(str, tables.memory(inputs)[0].header)), "what counts somewhere has a column"
