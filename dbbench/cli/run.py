@@ -51,9 +51,9 @@ def run(
     Only those cells run that the run's folder does not hold yet.
     For example: dbbench run smoke --only method=backprop,greedy --out runs/try
     """
-    from dbbench.loggers import check_loggers, log_run
-
     if log:
+        from dbbench.loggers import check_loggers, log_run
+
         check_loggers(log)
     chosen = _choose_device(device, dry_run)
     plans = [make_plan(suite, settings or [], only, chosen) for suite in suites]

@@ -160,11 +160,9 @@ def cell_of_profile(name: str, profile: Profile, frame: pd.DataFrame) -> Cell:
     figures = {"peak_bytes": Figure(profile.peak_bytes), "kept_bytes": Figure(profile.kept_bytes)}
     figures |= {f"{role}_bytes": Figure(size) for role, size in profile.split.items() if size}
     figures |= {f"{role}_own_peak_bytes": Figure(size) for role, size in profile.own_peaks.items() if size}
-    sums: Counter[str] = Counter()
-    for step in profile.steps:
-        sums.update({f"flops_{phase}": flops for phase, flops in step.flops.items()})
-        sums["flops_step"] += sum(step.flops.values())
-    figures |= {metric: Figure(round(flops / len(profile.steps))) for metric, flops in sums.items() if metric in _FLOPS}
+    flops = {f"flops_{phase}": number for phase, number in profile.flops_per_step.items()}
+    flops["flops_step"] = sum(flops.values())
+    figures |= {metric: Figure(number) for metric, number in flops.items() if metric in _FLOPS}
     allocators = {key: getattr(profile.device_figures, key) for key in _ALLOCATORS} if profile.device_figures else {}
     exact = profile.source in ("cpu", "fake")
     held = {AT_PEAK: profile.held} | _elsewhere(frame, Counter(profile.split))

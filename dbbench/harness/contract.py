@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dbbench.harness.referee import prediction_problem, report_problem
+from dbbench.harness.referee import prediction_problem, report_problem, some
 from dbbench.harness.resolve import Resolved, resolve_cell
 from dbbench.harness.tracing import rehearsal
 from dbbench.harness.training import Loop
@@ -119,7 +119,7 @@ class _Run:
 
     def require_equal(self, expected: _Values, message: str) -> None:
         differs = _changed(_parameters(self.method), expected)
-        self.require(not differs, f"{message}: {_some(differs)}")
+        self.require(not differs, f"{message}: {some(differs)}")
 
     def check_shapes(self) -> None:
         method, depth = self.method, self.method.network.depth
@@ -146,17 +146,17 @@ class _Run:
         self._check_report(report, plan, here)
         named = dict(method.model.named_parameters())
         graded = {name for name, p in named.items() if p.grad is not None}
-        self.require(not graded, f"{here} leaves gradients behind: {_some(graded)}")
+        self.require(not graded, f"{here} leaves gradients behind: {some(graded)}")
         resident = {name for name, p in named.items() if p.numel()}
         wrong = resident ^ method.residents(plan)
-        self.require(not wrong, f"{here}: residents is not what is on the device: {_some(wrong)}")
+        self.require(not wrong, f"{here}: residents is not what is on the device: {some(wrong)}")
         changed, allowed = _changed(before, _parameters(method)), method.may_change(plan)
         self.require(bool(changed), f"{here} changes no parameter")
-        self.require(changed <= allowed, f"{here} changes what may_change rules out: {_some(changed - allowed)}")
+        self.require(changed <= allowed, f"{here} changes what may_change rules out: {some(changed - allowed)}")
         state = _optimizer_state(method)
         touched = {name for name, value in state.items() if not _same(value, optimizer_before.get(name))}
         outside = {name for name in touched if name.rpartition(" ")[0] not in allowed}
-        self.require(not outside, f"{here} changes optimizer state that may_change rules out: {_some(outside)}")
+        self.require(not outside, f"{here} changes optimizer state that may_change rules out: {some(outside)}")
 
     def _check_report(self, report: StepReport, plan: Plan, here: str) -> None:
         problem = report_problem(report, self.method.layers_per_block[plan.block], self.cell.batch_size)
@@ -204,8 +204,3 @@ def _same(value: Any, other: Any) -> bool:
 
 def _changed(values: _Values, others: _Values) -> set[str]:
     return {name for name, value in values.items() if not torch.equal(value, others[name])}
-
-
-def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -26,10 +26,11 @@ from torch import Tensor
 from dbbench.errors import BrokenContract, Diverged
 from dbbench.foreign import kind_of
 from dbbench.methods.base import Method, Plan, StepReport
+from dbbench.results.sound import broken_bound
 from dbbench.tasks.base import Batch, Metric, Products, Split, Task
 
 #: How far the probabilities of a float32 log-softmax may sum from one, in log space.
-NORMALISED = 1e-3
+NORMALISED = 1e-4
 #: How far two predictions of the same sample may lie apart when others of its batch are exchanged: rounding alone.
 SAME_PREDICTION = {"fp32": 1e-4, "bf16": 3e-2, "autocast_bf16": 3e-2}
 #: What a task is asked for by the harness alone, and what no method may replace.
@@ -101,11 +102,8 @@ _NOT_FINITE = "is no finite number"
 
 def bound_problem(metric: Metric, value: float) -> str:
     """Say which bound of ``metric`` a value breaks, '' for none; what rounding does is let pass."""
-    if metric.lowest is not None and value < metric.lowest - NORMALISED:
-        return f"{metric.name} is {value:.6g}, and cannot be below {metric.lowest:g}"
-    if metric.highest is not None and value > metric.highest + NORMALISED:
-        return f"{metric.name} is {value:.6g}, and cannot be above {metric.highest:g}"
-    return ""
+    bound = broken_bound(value, metric.lowest, metric.highest)
+    return f"{metric.name} is {value:.6g}, and cannot be {bound}" if bound else ""
 
 
 @dataclass
@@ -169,7 +167,7 @@ class Referee:
         changed = {name for name, mark in after.items() if name in look.before and look.before[name] != mark}
         allowed = self.method.may_change(plan)
         if not changed <= allowed:
-            raise BrokenContract(f"{here} changes what may_change rules out: {_some(changed - allowed)}")
+            raise BrokenContract(f"{here} changes what may_change rules out: {some(changed - allowed)}")
         named = dict(self.method.model.named_parameters())
         touched = {self._layer_of[id(named[name])] for name in changed if id(named[name]) in self._layer_of}
         each: Counter[int] = Counter()
@@ -233,7 +231,7 @@ class Referee:
         after = self._fingerprints() if closely else {}
         changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
         if changed:
-            raise BrokenContract(f"predict changes parameters: {_some(changed)}")
+            raise BrokenContract(f"predict changes parameters: {some(changed)}")
         for way, values in figures.items():
             for metric in self.task.metrics:
                 problem = bound_problem(metric, values[metric.name]) if metric.name in values else ""
@@ -318,6 +316,7 @@ def _named(what: str, way: str) -> str:
     return f"{what}['{way}']" if way else what
 
 
-def _some(names: set[str]) -> str:
+def some(names: set[str]) -> str:
+    """Return the first of some names, and how many there are besides."""
     listed = sorted(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

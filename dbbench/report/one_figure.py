@@ -18,8 +18,7 @@ from dbbench.report.figure_style import (
     save_as,
 )
 from dbbench.report.figures import CUDA_FIGURES, FIGURES, Drawing
-from dbbench.report.run import load
-from dbbench.report.summary import load_checked
+from dbbench.report.run import Run, load
 from dbbench.report.together import folder_names, together
 from dbbench.results.scaling import SCALING_FILE, read_scaling
 
@@ -67,14 +66,22 @@ def _of_runs(name: str, folders: Sequence[Path], tell: Callable[[str], None]) ->
     for folder in folders:
         if (folder / SCALING_FILE).exists():
             raise BadInput(f"{folder}: is a scaling, and {name} is a figure of runs; name the figure {SCALING}")
-    reading = load_checked if name in READ_FILES else load
-    runs = [reading(folder) for folder in folders]
+    runs = [_read(name, folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         for problem in run.problems:
             tell(f"left out of {folder}: {problem}")
     run = together(runs)
     table = tables.comparison(run)
     return lambda width_inches: _DRAWINGS[name](run, table, width_inches)
+
+
+def _read(name: str, folder: Path) -> Run:
+    """Return the run in ``folder``, its traces and curves looked at where the figure is drawn from them."""
+    if name not in READ_FILES:
+        return load(folder)
+    from dbbench.report.summary import load_checked  # with all that a page needs
+
+    return load_checked(folder)
 
 
 def _scaling(folders: Sequence[Path]) -> Callable[[float], Figure]:

@@ -58,16 +58,20 @@ def _impossible(record: Record) -> str:
     return ""
 
 
+def broken_bound(value: float, lowest: float | None, highest: float | None) -> str:
+    """Return ``below 0`` or ``above 1`` where a figure of merit is so by more than rounding, '' where it is within."""
+    if lowest is not None and value < lowest - ROUNDING:
+        return f"below {lowest:g}"
+    return f"above {highest:g}" if highest is not None and value > highest + ROUNDING else ""
+
+
 def metrics_problem(record: Record) -> str:
     """Say which figure of merit cannot be, '' for none: beyond its bounds, or in the row another than in the list."""
     for metric in record.metrics:
         usual = _USUAL_BOUNDS.get(metric.name, (None, None))
         lowest = usual[0] if metric.lowest is None else metric.lowest
         highest = usual[1] if metric.highest is None else metric.highest
-        below = lowest is not None and metric.value < lowest - ROUNDING
-        above = highest is not None and metric.value > highest + ROUNDING
-        if below or above:
-            bound = f"below {lowest:g}" if below else f"above {highest:g}"
+        if bound := broken_bound(metric.value, lowest, highest):
             return f"its {metric.split} {metric.name} is {metric.value:.6g}, which is {bound}; left out"
     row = record.row
     if row.metric_value is None or not record.metrics:

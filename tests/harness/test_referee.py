@@ -10,11 +10,12 @@ from tiny_cells import make_cell
 
 from dbbench.errors import BrokenContract
 from dbbench.harness.cell import run_cell
-from dbbench.harness.referee import NORMALISED, bound_problem, prediction_problem, report_problem
+from dbbench.harness.referee import bound_problem, prediction_problem, report_problem
 from dbbench.harness.resolve import resolve_cell
 from dbbench.harness.training import Loop
 from dbbench.harness.worker import describe
 from dbbench.methods.base import StepReport
+from dbbench.results.sound import ROUNDING
 from dbbench.suite.cell import Budget, Cell, NetworkChoice, TaskChoice
 from dbbench.tasks.base import Metric
 
@@ -117,7 +118,7 @@ def test_a_report_is_held_against_its_plan(report: object, problem: str) -> None
 
 def test_rounding_is_no_broken_bound_and_more_is() -> None:
     accuracy = Metric("accuracy", "fraction", "higher", 0, 1)
-    assert not bound_problem(accuracy, 1 + NORMALISED / 2)
+    assert not bound_problem(accuracy, 1 + ROUNDING / 2)
     assert "cannot be above 1" in bound_problem(accuracy, 1.1)
     assert "cannot be below 0" in bound_problem(accuracy, -0.1)
     assert not bound_problem(Metric("energy", "J", "lower"), -1e9)
