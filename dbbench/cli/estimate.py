@@ -90,7 +90,7 @@ class CalibrationDevice(StrEnum):
 @app.command()
 def calibrate(
     suite: Annotated[
-        str, typer.Option(metavar="SUITE", help="A suite file, or a shipped suite's name.")
+        str, typer.Option("--suite", metavar="SUITE", help="A suite file, or a shipped suite's name.")
     ] = "calibration",
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the results go.")] = Path("runs/calibration"),
     device: Annotated[CalibrationDevice, typer.Option(help="What to measure on.")] = CalibrationDevice.cuda,

@@ -25,6 +25,7 @@ class DevicePeaks:
     """Peaks over the marked steps, in bytes; None where the device has no such figure.
 
     ``peak_op`` is the op that was running when the device's peak was reached: what a kernel's workspace is booked on.
+    ``cublas_workspace_bytes`` is what cuBLAS kept of the allocator from its first product on, and is in all the peaks.
     """
 
     device_peak_bytes: int | None = None
@@ -32,6 +33,7 @@ class DevicePeaks:
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     nvml_process_peak_bytes: int | None = None
+    cublas_workspace_bytes: int | None = None
 
 
 class CpuWatch:
@@ -83,6 +85,7 @@ class CudaWatch:
 
     def __enter__(self) -> Self:
         gc.collect()
+        _cublas_workspace_bytes()  # an earlier pass's would be neither in the peaks nor out of them
         torch.cuda.empty_cache()
         self._before = torch.cuda.memory_stats()
         return self
@@ -96,7 +99,7 @@ class CudaWatch:
         torch.cuda.synchronize()
         stats, peaks = torch.cuda.memory_stats(), self.peaks
         # what other cells of this process left is not this one's
-        requested = stats["requested_bytes.all.peak"] - self._before["requested_bytes.all.current"]
+        requested = stats["requested_bytes.all.peak"] - self._before.get("requested_bytes.all.current", 0)
         peaks.device_peak_bytes = max(peaks.device_peak_bytes or 0, requested)
         peaks.allocated_bytes = max(peaks.allocated_bytes or 0, stats["allocated_bytes.all.peak"])
         peaks.reserved_bytes = max(peaks.reserved_bytes or 0, stats["reserved_bytes.all.peak"])
@@ -105,7 +108,16 @@ class CudaWatch:
             peaks.nvml_process_peak_bytes = max(peaks.nvml_process_peak_bytes or 0, held)
 
     def __exit__(self, *details: Any) -> None:
-        return None
+        if details[0] is None:
+            self.peaks.cublas_workspace_bytes = _cublas_workspace_bytes()
+
+
+def _cublas_workspace_bytes() -> int:
+    """Give cuBLAS's workspaces back to the caching allocator; return how many bytes that were."""
+    torch.cuda.synchronize()
+    held = torch.cuda.memory_stats().get("requested_bytes.all.current", 0)
+    private.clear_cublas_workspaces()
+    return held - torch.cuda.memory_stats().get("requested_bytes.all.current", 0)
 
 
 def watch(device_type: str) -> CpuWatch | CudaWatch:

@@ -53,6 +53,13 @@ def storage_key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def clear_cublas_workspaces() -> None:
+    """Give back what cuBLAS keeps of the caching allocator for its products; nothing where torch has no such call."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is not None:
+        clear()
+
+
 def next_sequence_number() -> int:
     """Return the number that the next node of the autograd graph will get."""
     return torch._C._autograd._get_sequence_nr()  # type: ignore[attr-defined]

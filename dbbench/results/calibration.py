@@ -121,7 +121,7 @@ def errors_of(cell: CalibrationCell) -> list[Deviation]:
     for role in ROLES:
         pair = ours.roles.get(role, 0), theirs.roles.get(role, 0)
         if any(pair):
-            found.append(_deviation(cell, role, pair, theirs.totals["peak"], _largest_op(ours, theirs, (role,))))
+            found.append(_deviation(cell, role, pair, theirs.totals["peak"], largest_op(ours, theirs, (role,))))
     return found
 
 
@@ -141,7 +141,7 @@ def _deviation(cell: CalibrationCell, figure: str, pair: tuple[int, int], whole:
 def _sources_of_total(total: Total, ours: Side, theirs: Side) -> str:
     """Say what a total's error consists of: the roles', or what the step before it in `TOTALS` does not explain."""
     if total == "peak":
-        return _largest_op(ours, theirs, ROLES)
+        return largest_op(ours, theirs, ROLES)
     before = TOTALS[TOTALS.index(total) - 1]
     if before not in ours.totals or before not in theirs.totals:
         return ""
@@ -150,7 +150,7 @@ def _sources_of_total(total: Total, ours: Side, theirs: Side) -> str:
     return f"{what}: {ours_more:,} bytes estimated, {theirs_more:,} measured"
 
 
-def _largest_op(ours: Side, theirs: Side, roles: Sequence[str]) -> str:
+def largest_op(ours: Side, theirs: Side, roles: Sequence[str]) -> str:
     """Return the role and op that differ most in what is held at the peak, with the bytes of both sides."""
     pairs = {
         (role, op): (ours.ops.get(role, {}).get(op, 0), theirs.ops.get(role, {}).get(op, 0))
