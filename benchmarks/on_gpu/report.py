@@ -147,9 +147,10 @@ def _truth(done: dict[str, Any]) -> list[str]:
     sums = all(r["ledger_peak_bytes"] == r["sum_of_roles_bytes"] for r in done.values())
     counted = ", ".join(f"{count} {said}" for said, count in verdicts.items())
     lines = [
-        f"The roles sum to the peak in {'all' if sums else 'not all'} cells. The worst role of each comparison: {counted}.",
-        "*Device* is the most bytes asked of the allocator in untraced steps; *outside the ledger* is what that is more "
-        "than the ledger's peak. *Replayed history*: the peak from torch's record of the allocator beside its counter.",
+        f"The roles sum to the peak in {'all' if sums else 'not all'} cells. "
+        f"The worst role of each comparison: {counted}.",
+        "*Device* is the most bytes asked of the allocator in untraced steps; *outside the ledger* is what that is "
+        "more than the ledger's peak. *Replayed history*: the peak from torch's record of the allocator beside its counter.",
         markdown_table(header, rows),
     ]
     if differing:
@@ -163,7 +164,7 @@ def _workspace_words(result: dict[str, Any]) -> str:
 
 
 def _estimates(done: dict[str, Any]) -> list[str]:
-    from dbbench.results.calibration import CalibrationCell, errors_of
+    from dbbench.results.calibration import TOTALS, CalibrationCell, errors_of
 
     cells = {item: CalibrationCell.model_validate(r["cell"]) for item, r in done.items() if "cell" in r}
     errors = {item: {error.figure: error for error in errors_of(cell)} for item, cell in cells.items()}
@@ -175,12 +176,12 @@ def _estimates(done: dict[str, Any]) -> list[str]:
             [
                 item,
                 _mib(found["peak"].measured_bytes),
-                *(f"{found[f].percent:+.3f} %" if f in found else "–" for f in ("peak", "requested", "allocated", "reserved")),
+                *(f"{found[f].percent:+.3f} %" if f in found else "–" for f in TOTALS),
                 "–" if step is None else f"{step * 1e3:.1f} ms",
                 "–" if step is None or bound is None else f"{step / bound:.2f}×",
             ]
         )  # fmt: skip
-    for figure in ("peak", "requested", "allocated", "reserved"):
+    for figure in TOTALS:
         sizes = [abs(found[figure].percent) for found in errors.values() if figure in found]
         if sizes:
             lines.append(f"- {figure}: median error {statistics.median(sizes):.3f} %, largest {max(sizes):.3f} %.")
@@ -210,8 +211,8 @@ def _time(done: dict[str, Any]) -> list[str]:
             continue
         base = r["seconds"]["backprop"]
         rows = [
-            [name, f"{seconds * 1e3:.2f}", f"{r['least_seconds'][name] * 1e3:.2f}", f"{r['most_seconds'][name] * 1e3:.2f}",
-             f"{seconds / base:.2f}", f"{r['transfer_bytes_per_step'][name] / MIB:,.2f}"]
+            [name, f"{seconds * 1e3:.2f}", f"{r['least_seconds'][name] * 1e3:.2f}",
+             f"{r['most_seconds'][name] * 1e3:.2f}", f"{seconds / base:.2f}", f"{r['transfer_bytes_per_step'][name] / MIB:,.2f}"]
             for name, seconds in r["seconds"].items()
         ]  # fmt: skip
         lines.append(f"**{item}**, batch {r['batch_size']}, median of {r['rounds']} rounds in turns:")
