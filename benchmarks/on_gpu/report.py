@@ -212,7 +212,8 @@ def _time(done: dict[str, Any]) -> list[str]:
         base = r["seconds"]["backprop"]
         rows = [
             [name, f"{seconds * 1e3:.2f}", f"{r['least_seconds'][name] * 1e3:.2f}",
-             f"{r['most_seconds'][name] * 1e3:.2f}", f"{seconds / base:.2f}", f"{r['transfer_bytes_per_step'][name] / MIB:,.2f}"]
+             f"{r['most_seconds'][name] * 1e3:.2f}", f"{seconds / base:.2f}",
+             _mib(r["transfer_bytes_per_step"][name])]
             for name, seconds in r["seconds"].items()
         ]  # fmt: skip
         lines.append(f"**{item}**, batch {r['batch_size']}, median of {r['rounds']} rounds in turns:")
