@@ -150,7 +150,8 @@ def _truth(done: dict[str, Any]) -> list[str]:
         f"The roles sum to the peak in {'all' if sums else 'not all'} cells. "
         f"The worst role of each comparison: {counted}.",
         "*Device* is the most bytes asked of the allocator in untraced steps; *outside the ledger* is what that is "
-        "more than the ledger's peak. *Replayed history*: the peak from torch's record of the allocator beside its counter.",
+        "more than the ledger's peak. *Replayed history*: the peak from torch's record of the allocator beside its "
+        "counter.",
         markdown_table(header, rows),
     ]
     if differing:
