@@ -22,14 +22,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/on_gpu"), help="where results go (runs/on_gpu)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: the same at toy sizes")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="STAGE", help=", ".join(NAMES))
-    parser.add_argument("--cifar10", type=Path, help="a folder with CIFAR-10's binary files")
     parser.add_argument("--report-only", action="store_true", help="write the report of a folder again; run nothing")
     given = parser.parse_args()
     if not 0 < given.minutes <= 24 * 60:
         parser.error(f"--minutes must be more than 0 and at most 1440, not {given.minutes:g}")
     if given.out.exists() and not given.out.is_dir():
         parser.error(f"--out {given.out} is a file, not a folder")
-    setting = Setting(given.device, given.out.absolute(), given.cifar10)
+    setting = Setting(given.device, given.out.absolute())
     refusal = None if given.report_only else _refusal(setting)
     if refusal:
         parser.error(refusal)

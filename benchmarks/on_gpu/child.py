@@ -16,7 +16,7 @@ from dbbench.processes import die_with_parent
 
 def do(name: str, setting: Setting, until: float) -> None:
     """Do what is left of the stage; begin nothing once the clock is past ``until``."""
-    chosen, path = stage(name), setting.out / "stages" / f"{name}.jsonl"
+    chosen, path = stage(name), setting.log(name)
     for item in Log.read(path).left(chosen.items(setting)):
         if time.time() >= until:
             return
@@ -30,10 +30,10 @@ def do(name: str, setting: Setting, until: float) -> None:
 
 
 def main() -> None:
-    """``python -m benchmarks.on_gpu.child STAGE DEVICE FOLDER UNTIL CIFAR10``."""
+    """``python -m benchmarks.on_gpu.child STAGE DEVICE FOLDER UNTIL``."""
     die_with_parent()
-    name, device, out, until, cifar10 = sys.argv[1:]
-    setting = Setting("cuda" if device == "cuda" else "cpu", Path(out), Path(cifar10) if cifar10 else None)
+    name, device, out, until = sys.argv[1:]
+    setting = Setting("cuda" if device == "cuda" else "cpu", Path(out))
     do(name, setting, float(until))
     sys.stdout.flush()
     os._exit(0)  # a thread or a library that does not let go must not keep the next stage waiting

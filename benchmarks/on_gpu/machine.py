@@ -56,26 +56,28 @@ def _identity(setting: Setting) -> Result:
     return found
 
 
-def median_seconds(work: Callable[[], object], device: str, times: int = 10) -> float:
-    """Return the median seconds of ``work``, by CUDA events on a GPU, after three calls that are not counted."""
+def seconds_of(work: Callable[[], object], device: str) -> float:
+    """Return the seconds of one call of ``work``, by CUDA events on a GPU."""
     import torch
 
+    if device == "cuda":
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def median_seconds(work: Callable[[], object], device: str, times: int = 10) -> float:
+    """Return the median seconds of ``work``, by CUDA events on a GPU, after three calls that are not counted."""
     for _ in range(3):
         work()
-    found = []
-    for _ in range(times):
-        if device == "cuda":
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            work()
-            end.record()
-            torch.cuda.synchronize()
-            found.append(begin.elapsed_time(end) / 1e3)
-        else:
-            began = time.perf_counter()
-            work()
-            found.append(time.perf_counter() - began)
-    return statistics.median(found)
+    return statistics.median(seconds_of(work, device) for _ in range(times))
 
 
 def _copy(setting: Setting) -> Result:

@@ -21,7 +21,7 @@ Ended = dict[str, dict[str, Any]]
 
 def write_report(setting: Setting) -> None:
     """Write ``on_gpu.md``, ``on_gpu.json`` and ``on_gpu.parquet`` into the folder."""
-    found = {name: Log.read(setting.out / "stages" / f"{name}.jsonl").ended for name in NAMES}
+    found = {name: Log.read(setting.log(name)).ended for name in NAMES}
     write_atomically(setting.out / "on_gpu.md", markdown(found, setting).encode())
     write_atomically(setting.out / "on_gpu.json", json.dumps(found, indent=1, sort_keys=True).encode())
     import pandas as pd

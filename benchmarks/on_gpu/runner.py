@@ -45,7 +45,7 @@ class Run:
         return self._log(name).left(stage(name).items(self.setting))
 
     def _log(self, name: str) -> Log:
-        return Log.read(self.setting.out / "stages" / f"{name}.jsonl")
+        return Log.read(self.setting.log(name))
 
     def _stage(self, name: str, until: float) -> None:
         self.say(f"{name}: {len(self._left(name))} left, {until - time.time():.0f} s")
@@ -66,7 +66,7 @@ class Run:
         logged.parent.mkdir(parents=True, exist_ok=True)
         with logged.open("ab") as words:
             process = subprocess.Popen(
-                [*command, str(setting.cifar10 or "")], stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+                command, stdin=subprocess.DEVNULL, stdout=words, stderr=words,
                 start_new_session=True,
             )  # fmt: skip
         try:

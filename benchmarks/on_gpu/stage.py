@@ -16,11 +16,14 @@ class Setting:
 
     device: Literal["cuda", "cpu"]
     out: Path
-    cifar10: Path | None = None
 
     @property
     def toy(self) -> bool:
         return self.device == "cpu"
+
+    def log(self, stage: str) -> Path:
+        """Return where the stage of that name notes what it has done."""
+        return self.out / "stages" / f"{stage}.jsonl"
 
 
 @dataclass(frozen=True)

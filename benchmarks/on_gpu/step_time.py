@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 from benchmarks.on_gpu.cells import IMAGES_32, METHODS, cell
+from benchmarks.on_gpu.machine import seconds_of
 from benchmarks.on_gpu.stage import Result, Setting, Stage
 
 #: DiffusionBlocks' table of costs (arXiv 2506.14202): a block's step and end-to-end backprop's, on an H100.
@@ -53,7 +55,10 @@ def _methods(precision: str, setting: Setting) -> Result:
             method, task, plans = built[name]
             plans = plans[-1:] if method.staged else plans
             before, batches = method.transferred_bytes, [task.train_batch(plan.block_step) for plan in plans]
-            seconds = [_seconds(method, batch, plan, setting) for batch, plan in zip(batches, plans, strict=True)]
+            seconds = [
+                seconds_of(partial(method.step, batch, plan), setting.device)
+                for batch, plan in zip(batches, plans, strict=True)
+            ]
             rounds[name].append(statistics.fmean(seconds))
             moved[name] = (method.transferred_bytes - before) / len(plans)
     return {
@@ -66,22 +71,6 @@ def _methods(precision: str, setting: Setting) -> Result:
         "transfer_bytes_per_step": moved,
         "staged_last_stage_alone": [name for name, (method, _, _) in built.items() if method.staged],
     }
-
-
-def _seconds(method: Any, batch: Any, plan: Any, setting: Setting) -> float:
-    import torch
-
-    if setting.device == "cuda":
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        begin.record()
-        method.step(batch, plan)
-        end.record()
-        torch.cuda.synchronize()
-        return float(begin.elapsed_time(end)) / 1e3
-    began = time.perf_counter()
-    method.step(batch, plan)
-    return time.perf_counter() - began
 
 
 def _ledger(setting: Setting) -> Result:
